@@ -1,0 +1,48 @@
+# Every target sets up what it needs in .venv: only Python 3.11 or newer and make are assumed.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Options for the command that a target runs, as in: make demo ARGS="--quick"
+ARGS ?=
+
+.PHONY: help demo test lint format clean
+
+help:
+	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
+	@echo "make test    linters, type check and the whole test suite"
+	@echo "make lint    linters and type check alone"
+	@echo "make format  format the code"
+	@echo "make clean   remove .venv, caches and outputs"
+
+demo: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting.demo $(ARGS)
+
+test: lint
+	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
+	JAX_ENABLE_X64=1 $(BIN)/python -m pytest tests/x64
+	XLA_FLAGS=--xla_force_host_platform_device_count=8 $(BIN)/python -m pytest tests/multidevice
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+$(VENV)/.python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "profit_optax needs Python 3.11 or newer, and $(PYTHON) is " + sys.version.split()[0] + ". Name another one: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

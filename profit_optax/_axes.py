@@ -1,0 +1,90 @@
+"""Sums over trees whose leaves are sharded by hand, each over its own mesh axes."""
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import lax
+
+Axes = tuple[Any, ...]
+
+
+def leaf_axes(axis_name: Any, *trees: Any) -> list[Axes]:
+    """The mesh axes over which each leaf of trees of one structure is sharded, as far as a collective is concerned.
+
+    Under `check_vma=True` the type of a leaf says over which axes its values differ, and that decides. Elsewhere
+    values carry no such type, and what `axis_name` says is taken.
+
+    Args:
+      axis_name: None, a name, a tuple of names, or a prefix pytree of these.
+      *trees: pytrees of arrays; a leaf is sharded where it is in any of them.
+
+    Returns:
+      One tuple of axis names for each leaf.
+    """
+    leaves = zip(*map(jax.tree.leaves, trees), strict=True)
+    declared = _broadcast_axes(trees[0], axis_name)
+    untracked = {axis for axes in declared for axis in axes if not _is_tracked(axis)}
+    return [
+        tuple(sorted(frozenset.union(*map(_varying_axes, leaf)) | untracked.intersection(axes), key=str))
+        for leaf, axes in zip(leaves, declared, strict=True)
+    ]
+
+
+def reduce_leaves(
+    values: Sequence[Any],
+    axes: Sequence[Axes],
+    combine: Callable[[jax.Array, jax.Array], jax.Array],
+    collective: Callable[[Any, Axes], Any],
+    initial: Any,
+) -> Any:
+    """Combines one value a leaf into one, with one collective for each distinct set of axes.
+
+    Args:
+      values: for each leaf, a pytree of scalars that describes its local shard.
+      axes: for each leaf, the axes over which its shards lie.
+      combine: adds up (or takes the larger of) two scalars.
+      collective: does the same over devices, `lax.psum` or `lax.pmax`.
+      initial: what an empty tree gives.
+
+    Returns:
+      A pytree like each of `values`, the same on every device.
+    """
+    combine_values = functools.partial(jax.tree.map, combine)
+    groups: dict[Axes, Any] = {}
+    for value, names in zip(values, axes, strict=True):
+        groups[names] = combine_values(groups[names], value) if names in groups else value
+    totals = (collective(value, names) if names else value for names, value in groups.items())
+    return functools.reduce(combine_values, totals, initial)
+
+
+def _broadcast_axes(tree: Any, axis_name: Any) -> list[Axes]:
+    if axis_name is None:
+        return [()] * len(jax.tree.leaves(tree))
+    per_leaf = jax.tree.broadcast(axis_name, tree, is_leaf=_is_axes)
+    # The broadcast tree holds None and tuples at its leaves: flattened with the same test, one entry is one leaf.
+    return [_as_axes(axes) for axes in jax.tree.leaves(per_leaf, is_leaf=_is_axes)]
+
+
+def _is_axes(x: Any) -> bool:
+    """Whether `x` says where a leaf is sharded: None, a name, or a tuple of nothing but names."""
+    return x is None or isinstance(x, str) or (type(x) is tuple and all(isinstance(name, str) for name in x))
+
+
+def _as_axes(axes: Any) -> Axes:
+    if axes is None:
+        return ()
+    return axes if isinstance(axes, tuple) else (axes,)
+
+
+def _varying_axes(x: Any) -> frozenset[Any]:
+    aval = jax.typeof(x)
+    if hasattr(aval, "manual_axis_type"):
+        return frozenset(aval.manual_axis_type.varying)
+    return frozenset(aval.vma)  # the name of the same thing before JAX 0.10
+
+
+def _is_tracked(axis: Any) -> bool:
+    """Whether types record variation over `axis`: the index of a device along it varies by definition."""
+    return axis in _varying_axes(lax.axis_index(axis))

@@ -1,0 +1,259 @@
+"""The closure form: one `update` is one whole step of Algorithm 1."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from profit_optax import _checks, _cycle, _projection
+
+ValueAndGradFn = Callable[[chex.ArrayTree, Any], tuple[Any, chex.ArrayTree]]
+
+
+class ProfitState(NamedTuple):
+    """State of the transformation returned by `profit`.
+
+    Attributes:
+      count: how many main steps were taken, warm-up included (int32, saturating).
+      optimizer_state: state of the main optimizer.
+      reference_state: state of the reference optimizer.
+      metrics: what the projection of the last step saw.
+    """
+
+    count: jax.Array  # type: ignore[assignment]  # a tuple has a method of this name; Optax's states do the same
+    optimizer_state: optax.OptState
+    reference_state: optax.OptState
+    metrics: _projection.ProfitMetrics
+
+
+def profit(
+    optimizer: optax.GradientTransformation,
+    reference_optimizer: optax.GradientTransformation,
+    n_ref: int = 1,
+    *,
+    warmup_steps: int = 0,
+    displacement: Literal["accumulate", "subtract"] = "accumulate",
+    displacement_dtype: Any = None,
+    reset_reference_state: bool = False,
+    axis_name: Any = None,
+) -> optax.GradientTransformationExtraArgs:
+    """PROFIT: fine-tuning that forgets less of the old task, around any two Optax optimizers.
+
+    Each step takes `n_ref` small steps with `reference_optimizer`, then the next gradient, removes from it what
+    conflicts with the displacement of those steps, puts the weights back and lets `optimizer` take the step that
+    stays. Start from a *converged* model and nearby data; from elsewhere, warm up first.
+
+    Args:
+      optimizer: the main optimizer O, such as `optax.adamw(1e-4)`. It sees the undisplaced parameters.
+      reference_optimizer: O_ref, as a rule plain `optax.sgd` at 1/10 to 1/10,000 of the main rate. It sees the
+        displaced parameters and no extra arguments.
+      n_ref: reference steps in a main step, at least 1. A step takes n_ref + 1 batches and gradients.
+      warmup_steps: for that many first steps `optimizer` alone is applied to `grads`. 0 compiles no branch.
+      displacement: `"accumulate"` sums the reference updates, which is exact at any reference rate. `"subtract"` is
+        θ' − θ as the paper writes it: a copy of the parameters less in memory, but rounding loses Δ at small
+        reference rates, and PROFIT is then plain fine-tuning.
+      displacement_dtype: dtype in which Δ is kept, such as `"bfloat16"`; None for that of the reference updates. A
+        complex leaf takes the matching complex dtype.
+      reset_reference_state: re-initialise the reference optimizer at the start of each step. Otherwise its state
+        lives on, as in the paper, and a schedule inside it counts reference steps.
+      axis_name: inside `shard_map` or `pmap` with *parameters* sharded by hand, the mesh axes they are sharded over:
+        a name, a tuple of names, or a prefix pytree of these with None for replicated leaves. Never the data axis.
+        Under `check_vma=True` the types of the leaves decide, and nothing need be given.
+
+    Returns:
+      A `GradientTransformationExtraArgs`. Its `update(grads, state, params, *, value_and_grad_fn, batches, **extra)`
+      is one step:
+
+      * `grads`: the gradient at `params` on the step's first batch, as in every Optax update. Loss, aux and BatchNorm
+        statistics of the step are those of this pass.
+      * `value_and_grad_fn(params, batch) -> (value, grads)`: what `jax.value_and_grad(loss_fn)` returns, also with
+        `has_aux=True`. Values and aux from inside are dropped. Gradients must come reduced over data-parallel
+        devices and unscaled under loss scaling; they are cast to the dtypes of `grads`.
+      * `batches`: the step's other batches, a pytree whose every leaf has a leading axis of length n_ref. Typed PRNG
+        keys may be leaves. Required in warm-up too.
+      * further keyword arguments go to `optimizer` if it takes any.
+
+      The updates have the dtypes that `optimizer` returns. The state is a `ProfitState`, whose metrics
+      `optax.tree.get(state, "cosine")` finds.
+
+    Raises:
+      TypeError: for arguments of a wrong type, such as a traced n_ref under `optax.inject_hyperparams` (declare it in
+        its `static_args`).
+      ValueError: for arguments out of range and, when `update` is traced, for a missing closure, missing params,
+        batches of another leading axis and gradients of another tree or shape.
+
+    Examples:
+      >>> import jax, jax.numpy as jnp, optax
+      >>> from profit_optax import profit
+      >>> def loss_fn(params, batch):
+      ...     x, y = batch
+      ...     return jnp.mean((x @ params["w"] - y) ** 2)
+      >>> value_and_grad_fn = jax.value_and_grad(loss_fn)
+      >>> tx = profit(optax.adamw(1e-2), optax.sgd(1e-3), n_ref=2)
+      >>> params = {"w": jnp.ones(3)}
+      >>> state = tx.init(params)
+      >>> @jax.jit
+      ... def step(params, state, first_batch, batches):
+      ...     value, grads = value_and_grad_fn(params, first_batch)
+      ...     updates, state = tx.update(
+      ...         grads, state, params, value_and_grad_fn=value_and_grad_fn, batches=batches)
+      ...     return optax.apply_updates(params, updates), state, value
+      >>> x = jax.random.normal(jax.random.key(0), (3, 8, 3))  # n_ref + 1 batches of 8
+      >>> y = jnp.sum(x, axis=-1) + 0.5
+      >>> params, state, value = step(params, state, (x[0], y[0]), (x[1:], y[1:]))
+      >>> float(value), optax.tree.get(state, "conflict").dtype
+      (0.25, dtype('bool'))
+
+    References:
+      Chakravarthy et al., *PROFIT: A Specialized Optimizer for Deep Fine Tuning*, NeurIPS 2025, Algorithm 1.
+
+    .. note::
+      Clipping and other gradient transforms go *inside* both optimizers: what precedes `profit` in a chain touches
+      the gradient of reference step 1 only::
+
+        clip = optax.clip_by_global_norm(1.0)
+        tx = profit(optax.chain(clip, optax.adamw(1e-4)), optax.chain(clip, optax.sgd(1e-5)))
+
+      Accumulation goes inside `value_and_grad_fn`; `optax.MultiSteps` would run every closure on every micro-step::
+
+        def value_and_grad_fn(params, micro_batches):  # leaves [n_micro, batch, ...]
+            return jax.tree.map(
+                lambda x: jnp.mean(x, axis=0),
+                jax.lax.map(lambda batch: jax.value_and_grad(loss_fn)(params, batch), micro_batches))
+
+      Frozen leaves: `optax.partition` with `optax.set_to_zero` inside *both* optimizers, or only the trained subtree
+      as `params`. `optax.masked` and `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it
+      sees only `grads`: use `reject_nonfinite`.
+    """
+    _checks.check_optimizer("optimizer", optimizer)
+    _checks.check_optimizer("reference_optimizer", reference_optimizer)
+    n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
+    warmup_steps = _checks.check_count("warmup_steps", warmup_steps, minimum=0)
+    _checks.check_choice("displacement", displacement, ("accumulate", "subtract"))
+    displacement_dtype = _checks.check_dtype("displacement_dtype", displacement_dtype)
+    optimizer = optax.with_extra_args_support(optimizer)
+    take_reference_steps = _accumulated_steps if displacement == "accumulate" else _subtracted_steps
+
+    def init_fn(params: chex.ArrayTree) -> ProfitState:
+        _checks.check_no_masked_nodes(params)
+        return ProfitState(
+            count=jnp.zeros((), jnp.int32),
+            optimizer_state=optimizer.init(params),
+            reference_state=reference_optimizer.init(params),
+            metrics=_projection.zero_metrics(params),
+        )
+
+    def update_fn(
+        updates: chex.ArrayTree,
+        state: ProfitState,
+        params: chex.ArrayTree | None = None,
+        *,
+        value_and_grad_fn: ValueAndGradFn | None = None,
+        batches: Any = None,
+        **extra_args: Any,
+    ) -> tuple[chex.ArrayTree, ProfitState]:
+        _checks.check_params("profit", params)
+        _checks.check_no_masked_nodes(params)
+        value_and_grad_fn = _checks.check_closure(value_and_grad_fn, batches, n_ref)
+        _checks.check_same_tree("grads", updates, "params", params)
+        grads, params = _cycle.strong_arrays(updates), _cycle.strong_arrays(params)
+        gradient_at = _gradient_function(value_and_grad_fn, batches, grads)
+
+        def main_alone() -> _Projected:
+            metrics = _projection.gradient_metrics(grads, axis_name=axis_name)
+            return _Projected(grads, state.reference_state, metrics)
+
+        def projected() -> _Projected:
+            reference_state = reference_optimizer.init(params) if reset_reference_state else state.reference_state
+            reference = _Reference(reference_optimizer, n_ref, displacement_dtype)
+            delta, reference_state, gradient = take_reference_steps(
+                reference, gradient_at, grads, reference_state, params
+            )
+            gradient, metrics = _projection.orthogonalize(gradient, delta, axis_name=axis_name)
+            return _Projected(gradient, reference_state, metrics)
+
+        gradient, reference_state, metrics = _cycle.after_warmup(state.count, warmup_steps, main_alone, projected)
+        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params, **extra_args)
+        return updates, ProfitState(
+            count=optax.safe_increment(state.count),
+            optimizer_state=optimizer_state,
+            reference_state=reference_state,
+            metrics=optax.tree.cast_like(metrics, state.metrics),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+class _Projected(NamedTuple):
+    """The gradient for the main optimizer, and what else its making leaves behind."""
+
+    gradient: chex.ArrayTree
+    reference_state: optax.OptState
+    metrics: _projection.ProfitMetrics
+
+
+class _Reference(NamedTuple):
+    """The reference optimizer, how many steps it takes, and the dtype in which Δ is asked for."""
+
+    optimizer: optax.GradientTransformation
+    n_ref: int
+    displacement_dtype: jnp.dtype | None
+
+
+# The gradient at given parameters on the batch of reference step i.
+_GradientFn = Callable[[chex.ArrayTree, jax.Array], chex.ArrayTree]
+# Δ, the reference state, and the gradient at θ + Δ.
+_Displaced = tuple[chex.ArrayTree, optax.OptState, chex.ArrayTree]
+
+
+def _gradient_function(value_and_grad_fn: ValueAndGradFn, batches: Any, grads: chex.ArrayTree) -> _GradientFn:
+    def gradient_at(params: chex.ArrayTree, i: jax.Array) -> chex.ArrayTree:
+        batch = jax.tree.map(lambda x: lax.dynamic_index_in_dim(jnp.asarray(x), i, keepdims=False), batches)
+        gradient = _checks.check_result(value_and_grad_fn(params, batch), grads)
+        return optax.tree.cast_like(gradient, grads)
+
+    return gradient_at
+
+
+def _accumulated_steps(
+    reference: _Reference,
+    gradient_at: _GradientFn,
+    grads: chex.ArrayTree,
+    reference_state: optax.OptState,
+    params: chex.ArrayTree,
+) -> _Displaced:
+    """The reference steps, with Δ as the sum of their updates."""
+
+    def step(i: jax.Array, carry: _Displaced) -> _Displaced:
+        delta, reference_state, gradient = carry
+        displaced = _cycle.displace(params, delta)
+        updates, reference_state = reference.optimizer.update(gradient, reference_state, displaced)
+        delta = _cycle.extend(delta, updates)
+        return delta, reference_state, gradient_at(_cycle.displace(params, delta), i)
+
+    zero = _cycle.zero_displacement(reference.optimizer, grads, reference_state, params, reference.displacement_dtype)
+    return lax.fori_loop(0, reference.n_ref, step, (zero, reference_state, grads))
+
+
+def _subtracted_steps(
+    reference: _Reference,
+    gradient_at: _GradientFn,
+    grads: chex.ArrayTree,
+    reference_state: optax.OptState,
+    params: chex.ArrayTree,
+) -> _Displaced:
+    """The reference steps, with Δ = θ' − θ as in line 7 of Algorithm 1."""
+
+    def step(i: jax.Array, carry: _Displaced) -> _Displaced:
+        displaced, reference_state, gradient = carry
+        updates, reference_state = reference.optimizer.update(gradient, reference_state, displaced)
+        displaced = optax.apply_updates(displaced, updates)
+        return displaced, reference_state, gradient_at(displaced, i)
+
+    displaced, reference_state, gradient = lax.fori_loop(0, reference.n_ref, step, (params, reference_state, grads))
+    delta = _cycle.difference(displaced, params, reference.displacement_dtype)
+    return delta, reference_state, gradient

@@ -1,0 +1,103 @@
+"""A guard around a whole optimizer that drops the steps whose updates are not finite."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from profit_optax import _checks
+
+
+class RejectNonfiniteState(NamedTuple):
+    """State of the transformation returned by `reject_nonfinite`.
+
+    Attributes:
+      notfinite_count: non-finite updates in a row; a finite one sets it to 0.
+      last_finite: whether the last update was finite.
+      total_notfinite: non-finite updates since `init`.
+      inner_state: state of the wrapped optimizer.
+    """
+
+    notfinite_count: jax.Array
+    last_finite: jax.Array
+    total_notfinite: jax.Array
+    inner_state: optax.OptState
+
+
+def reject_nonfinite(
+    inner: optax.GradientTransformation, max_consecutive_errors: int
+) -> optax.GradientTransformationExtraArgs:
+    """Drops a step whose update comes out non-finite: zero update, state as it was before.
+
+    `optax.apply_if_finite` looks at the gradients that come in. Around `profit` these are the ones of the first batch
+    only, and a NaN that arises inside would get through. This wrapper looks at what comes out.
+
+    Args:
+      inner: the optimizer to wrap, such as `profit(...)`.
+      max_consecutive_errors: how many non-finite updates in a row are dropped, at least 0. The next one after them is
+        let through, so that a broken run is seen to be broken.
+
+    Returns:
+      A `GradientTransformationExtraArgs` that hands extra arguments on. Its state counts what was dropped. Choosing
+      between the old state and the new one keeps both in memory until the update is known.
+
+    Raises:
+      TypeError: if `inner` is no optimizer or `max_consecutive_errors` no int.
+      ValueError: if `max_consecutive_errors` is negative.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> from profit_optax import reject_nonfinite
+      >>> tx = reject_nonfinite(optax.sgd(1.0), max_consecutive_errors=3)
+      >>> params = {"w": jnp.ones(2)}
+      >>> state = tx.init(params)
+      >>> updates, state = tx.update({"w": jnp.array([1.0, jnp.nan])}, state, params)
+      >>> updates["w"].tolist(), int(state.total_notfinite)
+      ([0.0, 0.0], 1)
+
+    References:
+      This project's own; the counters are those of `optax.apply_if_finite`.
+    """
+    _checks.check_optimizer("inner", inner)
+    _checks.check_count("max_consecutive_errors", max_consecutive_errors, minimum=0)
+    inner = optax.with_extra_args_support(inner)
+
+    def init_fn(params: chex.ArrayTree) -> RejectNonfiniteState:
+        return RejectNonfiniteState(
+            notfinite_count=jnp.zeros((), jnp.int32),
+            last_finite=jnp.ones((), jnp.bool_),
+            total_notfinite=jnp.zeros((), jnp.int32),
+            inner_state=inner.init(params),
+        )
+
+    def update_fn(
+        updates: chex.ArrayTree,
+        state: RejectNonfiniteState,
+        params: chex.ArrayTree | None = None,
+        **extra_args: Any,
+    ) -> tuple[chex.ArrayTree, RejectNonfiniteState]:
+        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(_all_finite, updates), jnp.ones((), jnp.bool_))
+        in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
+        accept = finite | (in_a_row > max_consecutive_errors)
+        return (
+            _choose(accept, updates, optax.tree.zeros_like(updates)),
+            RejectNonfiniteState(
+                notfinite_count=in_a_row,
+                last_finite=finite,
+                total_notfinite=jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite)),
+                inner_state=_choose(accept, inner_state, state.inner_state),
+            ),
+        )
+
+    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _all_finite(x: jax.Array) -> jax.Array:
+    return jnp.all(jnp.isfinite(x))
+
+
+def _choose(condition: jax.Array, tree: chex.ArrayTree, otherwise: chex.ArrayTree) -> chex.ArrayTree:
+    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, otherwise)

@@ -1,0 +1,208 @@
+"""The projection of PROFIT: the one place that knows its formula."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from profit_optax import _axes, _checks
+
+
+class ProfitMetrics(NamedTuple):
+    """What the last projection saw; all zero (and False) before the first step.
+
+    The dtype is float32, or float64 if any leaf of the parameters has 64 bits a real number.
+
+    Attributes:
+      inner_product: ω = ⟨Δ, g⟩ over all leaves together; complex leaves enter by the real part.
+      cosine: ω / (‖Δ‖ ‖g‖), 0 where either norm is 0. Values that stay near −1 announce a collapse: what is left of
+        the gradient after projecting is then mostly noise. NaN where Δ, g or ω was not finite.
+      conflict: whether ω < 0, that is, whether the projection changed the gradient.
+      displacement_norm: ‖Δ‖.
+      gradient_norm: ‖g‖, before projecting.
+    """
+
+    inner_product: jax.Array
+    cosine: jax.Array
+    conflict: jax.Array
+    displacement_norm: jax.Array
+    gradient_norm: jax.Array
+
+
+def zero_metrics(params: chex.ArrayTree) -> ProfitMetrics:
+    """The metrics before the first step of an optimizer of `params`."""
+    zero = jnp.zeros((), accumulation_dtype(params))
+    return ProfitMetrics(zero, zero, jnp.zeros((), jnp.bool_), zero, zero)
+
+
+def orthogonalize(
+    gradient: chex.ArrayTree, displacement: chex.ArrayTree, *, axis_name: Any = None
+) -> tuple[chex.ArrayTree, ProfitMetrics]:
+    """Removes from a gradient its component along a displacement, where the two conflict.
+
+    With ω = ⟨Δ, g⟩, one inner product over all leaves together, the result is g − (ω / ⟨Δ, Δ⟩) Δ where ω < 0, and g as
+    it came where ω ≥ 0 or Δ = 0. There is no epsilon: scaling Δ or g by any factor scales the result accordingly, as
+    long as their largest entries are normal numbers of their dtype. Sums are accumulated in float32, in float64 if
+    any leaf has 64 bits.
+
+    Args:
+      gradient: g, a pytree of float or complex arrays of any dtypes. Complex leaves are conjugated as Optax expects.
+      displacement: Δ, a pytree of the same structure and shapes; its dtypes may differ from those of `gradient`.
+      axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are *sharded*: a name, a tuple of
+        names, or a prefix pytree of these with None for replicated leaves. Never the data axis. Under
+        `check_vma=True` the types of the leaves decide, and nothing need be given.
+
+    Returns:
+      The projected gradient, in the dtypes of `gradient`, and the `ProfitMetrics`. If Δ, g or ω is not finite every
+      entry of the gradient is NaN, and so is the cosine: an overflow is never dropped in silence.
+
+    Raises:
+      ValueError: if the two trees differ in structure or shapes.
+
+    Examples:
+      >>> import jax.numpy as jnp
+      >>> from profit_optax import orthogonalize
+      >>> g, metrics = orthogonalize({"w": jnp.array([-3.0, 1.0])}, {"w": jnp.array([2.0, 0.0])})
+      >>> g["w"].tolist(), float(metrics.inner_product), bool(metrics.conflict)
+      ([0.0, 1.0], -6.0, True)
+
+    References:
+      Chakravarthy et al., *PROFIT: A Specialized Optimizer for Deep Fine Tuning*, NeurIPS 2025, Algorithm 1.
+    """
+    _checks.check_same_tree("displacement", displacement, "gradient", gradient)
+    gradient, displacement = jax.tree.map(jnp.asarray, (gradient, displacement))
+    products = _inner_products(gradient, displacement, axis_name)
+    conflict = products.cross < 0
+    finite = jnp.isfinite(products.cross) & jnp.isfinite(products.square) & jnp.isfinite(products.gradient_square)
+    # Where there is no conflict, Δ may be 0: the inner `where` keeps 0/0 out of the branch that is not taken.
+    coefficient = jnp.where(conflict, products.cross / jnp.where(conflict, products.square, 1), 0)
+    coefficient = jnp.where(finite, coefficient, jnp.nan)
+
+    # The products are those of s Δ and t g, so that (t g) − c (s Δ) = t (g − (c / t) (s Δ)).
+    factor = coefficient / products.gradient_scale
+
+    def project(g: jax.Array, d: jax.Array) -> jax.Array:
+        return (_widen(g, factor.dtype) - factor * (products.scale * _widen(d, factor.dtype))).astype(g.dtype)
+
+    return jax.tree.map(project, gradient, displacement), _metrics(products, conflict, finite)
+
+
+def accumulation_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
+    """The dtype of sums over trees: float32, or float64 if any leaf has 64 bits a real number."""
+    wide = any(jnp.result_type(leaf) in (jnp.float64, jnp.complex128) for leaf in jax.tree.leaves(trees))
+    return jnp.dtype(jnp.float64 if wide else jnp.float32)
+
+
+def gradient_metrics(gradient: chex.ArrayTree, *, axis_name: Any = None) -> ProfitMetrics:
+    """The metrics of a step without a displacement: ‖g‖, and the NaN that says g was not finite."""
+    products = _inner_products(gradient, gradient, axis_name)
+    zero = jnp.zeros_like(products.cross)
+    still = products._replace(cross=zero, square=zero)
+    return _metrics(still, zero < 0, jnp.isfinite(products.gradient_square))
+
+
+class _InnerProducts(NamedTuple):
+    """The three products of s Δ and t g, with the powers of two s and t.
+
+    Attributes:
+      cross: ⟨s Δ, t g⟩.
+      square: ⟨s Δ, s Δ⟩.
+      gradient_square: ⟨t g, t g⟩.
+      scale: s.
+      gradient_scale: t.
+    """
+
+    cross: jax.Array
+    square: jax.Array
+    gradient_square: jax.Array
+    scale: jax.Array
+    gradient_scale: jax.Array
+
+
+def _inner_products(gradient: chex.ArrayTree, displacement: chex.ArrayTree, axis_name: Any) -> _InnerProducts:
+    """The inner products to full relative accuracy, whatever the scales of Δ and g.
+
+    A displacement of size 1e-20 squares to nothing in float32. One pass over the trees computes the products as they
+    are; only if a sum comes out so small or so large that squares may have been lost does a second one rescale both
+    trees by their largest entries. Steps of a usual size therefore pay for no rescaling.
+    """
+    dtype = accumulation_dtype(gradient, displacement)
+    axes = _axes.leaf_axes(axis_name, gradient, displacement)
+    pairs = list(zip(jax.tree.leaves(displacement), jax.tree.leaves(gradient), strict=True))
+    one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
+
+    # Both functions widen for themselves: wide copies handed from one to the other would have to be written out.
+    def plain() -> _InnerProducts:
+        wide = [(_widen(d, dtype), _widen(g, dtype)) for d, g in pairs]
+        sums = [(_real_dot(d, g), _real_dot(d, d), _real_dot(g, g)) for d, g in wide]
+        cross, square, gradient_square = _axes.reduce_leaves(sums, axes, jnp.add, lax.psum, (zero,) * 3)
+        return _InnerProducts(cross, square, gradient_square, scale=one, gradient_scale=one)
+
+    def rescaled() -> _InnerProducts:
+        wide = [(_widen(d, dtype), _widen(g, dtype)) for d, g in pairs]
+        largest = [(_largest(d), _largest(g)) for d, g in wide]
+        largest_d, largest_g = _axes.reduce_leaves(largest, axes, jnp.maximum, lax.pmax, (zero,) * 2)
+        s, t = _inverse_power_of_two(largest_d), _inverse_power_of_two(largest_g)
+        # Copies that XLA cannot tell to be equal: it would write out s Δ and t g, to use them in two products each.
+        s_, t_ = lax.optimization_barrier((s, t))
+        sums = [(_real_dot(s * d, t * g), _real_dot(s_ * d, s_ * d), _real_dot(t_ * g, t_ * g)) for d, g in wide]
+        cross, square, gradient_square = _axes.reduce_leaves(sums, axes, jnp.add, lax.psum, (zero,) * 3)
+        return _InnerProducts(cross, square, gradient_square, scale=s, gradient_scale=t)
+
+    products = plain()
+    lowest, highest = _safe_squares(dtype, sum(g.size for _, g in pairs))
+    safe = [(lowest < square) & (square < highest) for square in (products.square, products.gradient_square)]
+    return lax.cond(safe[0] & safe[1], lambda: products, rescaled)
+
+
+def _safe_squares(dtype: jnp.dtype, size: int) -> tuple[float, float]:
+    """Between which sums of squares neither underflow nor overflow can have cost accuracy.
+
+    A square below the smallest normal number may be flushed to zero. `size` of them are less than one rounding of
+    the sum if the sum exceeds size · tiny / eps. The same bound then holds for ⟨Δ, g⟩ against ‖Δ‖ ‖g‖.
+    """
+    info = jnp.finfo(dtype)
+    return max(size, 1) * float(info.tiny) / float(info.eps), float(info.max) * float(info.eps)
+
+
+def _metrics(products: _InnerProducts, conflict: jax.Array, finite: jax.Array) -> ProfitMetrics:
+    norm, gradient_norm = jnp.sqrt(products.square), jnp.sqrt(products.gradient_square)
+    nonzero = (norm > 0) & (gradient_norm > 0)
+    # Two divisions, because the product of two norms may leave the range that each of them is in.
+    cosine = products.cross / jnp.where(nonzero, norm, 1) / jnp.where(nonzero, gradient_norm, 1)
+    return ProfitMetrics(
+        inner_product=products.cross / products.scale / products.gradient_scale,
+        cosine=jnp.where(finite, jnp.clip(jnp.where(nonzero, cosine, 0), -1, 1), jnp.nan),
+        conflict=conflict,
+        displacement_norm=norm / products.scale,
+        gradient_norm=gradient_norm / products.gradient_scale,
+    )
+
+
+def _inverse_power_of_two(largest: jax.Array) -> jax.Array:
+    """The inverse of `largest` rounded to a power of two: multiplying by it rounds nothing."""
+    info = jnp.finfo(largest.dtype)
+    # Inverses of both bounds are normal numbers. The upper one also takes in infinity, the lower one zero.
+    inside = jnp.clip(largest, float(info.tiny), 1 / float(info.tiny))
+    return 1 / lax.reduce_precision(inside, exponent_bits=int(info.nexp), mantissa_bits=0)
+
+
+def _real_dot(x: jax.Array, y: jax.Array) -> jax.Array:
+    """The real part of ⟨x, y⟩, the inner product of two arrays as vectors of real numbers."""
+    if jnp.iscomplexobj(x) or jnp.iscomplexobj(y):
+        return jnp.sum(x.real * y.real) + jnp.sum(x.imag * y.imag)
+    return jnp.sum(x * y)
+
+
+def _largest(x: jax.Array) -> jax.Array:
+    """The largest real or imaginary part of an array, 0 if it is empty."""
+    parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
+    largest = [jnp.max(jnp.abs(part), initial=0) for part in parts]
+    return largest[0] if len(largest) == 1 else jnp.maximum(*largest)
+
+
+def _widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """`x` in the dtype of the sums, or in the complex one that belongs to it."""
+    return x.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(x) else dtype)
