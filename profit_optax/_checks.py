@@ -40,6 +40,21 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
 
 
+def check_positive(name: str, value: Any) -> None:
+    """An error if `value` is a number not above 0. Traced values, such as injected ones, cannot be looked at."""
+    if not isinstance(value, jax.Array) and not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value!r}. The paper's values lie between 10 and 10,000.")
+
+
+def check_option_of_form(name: str, value: Any, only: Any, form: str) -> None:
+    """An error unless an option has the one value that `form` knows."""
+    if value != only:
+        raise ValueError(
+            f"{name}={value!r} is not for form={form!r}, which has {name}={only!r}: leave it out, or choose "
+            'form="closure".'
+        )
+
+
 def check_dtype(name: str, value: Any) -> jnp.dtype | None:
     """`value` as a floating dtype or None, or an error."""
     if value is None:

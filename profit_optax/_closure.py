@@ -129,20 +129,22 @@ def profit(
       as `params`. `optax.masked` and `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it
       sees only `grads`: use `reject_nonfinite`.
     """
-    _checks.check_optimizer("optimizer", optimizer)
-    _checks.check_optimizer("reference_optimizer", reference_optimizer)
+    options = _cycle.make_options(
+        optimizer,
+        reference_optimizer,
+        warmup_steps=warmup_steps,
+        displacement_dtype=displacement_dtype,
+        axis_name=axis_name,
+    )
     n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
-    warmup_steps = _checks.check_count("warmup_steps", warmup_steps, minimum=0)
     _checks.check_choice("displacement", displacement, ("accumulate", "subtract"))
-    displacement_dtype = _checks.check_dtype("displacement_dtype", displacement_dtype)
-    optimizer = optax.with_extra_args_support(optimizer)
     take_reference_steps = _accumulated_steps if displacement == "accumulate" else _subtracted_steps
 
     def init_fn(params: chex.ArrayTree) -> ProfitState:
         _checks.check_no_masked_nodes(params)
         return ProfitState(
             count=jnp.zeros((), jnp.int32),
-            optimizer_state=optimizer.init(params),
+            optimizer_state=options.optimizer.init(params),
             reference_state=reference_optimizer.init(params),
             metrics=_projection.zero_metrics(params),
         )
@@ -163,51 +165,35 @@ def profit(
         grads, params = _cycle.strong_arrays(updates), _cycle.strong_arrays(params)
         gradient_at = _gradient_function(value_and_grad_fn, batches, grads)
 
-        def main_alone() -> _Projected:
-            metrics = _projection.gradient_metrics(grads, axis_name=axis_name)
-            return _Projected(grads, state.reference_state, metrics)
+        def main_alone() -> _Displaced:
+            delta = _cycle.zero_delta(options, grads, state.reference_state, params)
+            return _cycle.Displacement(delta, state.reference_state), grads
 
-        def projected() -> _Projected:
+        def displaced() -> _Displaced:
             reference_state = reference_optimizer.init(params) if reset_reference_state else state.reference_state
-            reference = _Reference(reference_optimizer, n_ref, displacement_dtype)
-            delta, reference_state, gradient = take_reference_steps(
-                reference, gradient_at, grads, reference_state, params
-            )
-            gradient, metrics = _projection.orthogonalize(gradient, delta, axis_name=axis_name)
-            return _Projected(gradient, reference_state, metrics)
+            return take_reference_steps(options, n_ref, gradient_at, grads, reference_state, params)
 
-        gradient, reference_state, metrics = _cycle.after_warmup(state.count, warmup_steps, main_alone, projected)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, params, **extra_args)
-        return updates, ProfitState(
+        if options.warmup_steps == 0:
+            displacement, gradient = displaced()
+        else:
+            displacement, gradient = lax.cond(state.count < options.warmup_steps, main_alone, displaced)
+        step = _cycle.main_step(options, gradient, displacement.delta, state, params, extra_args)
+        return step.updates, ProfitState(
             count=optax.safe_increment(state.count),
-            optimizer_state=optimizer_state,
-            reference_state=reference_state,
-            metrics=optax.tree.cast_like(metrics, state.metrics),
+            optimizer_state=step.optimizer_state,
+            reference_state=displacement.reference_state,
+            metrics=step.metrics,
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
 
 
-class _Projected(NamedTuple):
-    """The gradient for the main optimizer, and what else its making leaves behind."""
-
-    gradient: chex.ArrayTree
-    reference_state: optax.OptState
-    metrics: _projection.ProfitMetrics
-
-
-class _Reference(NamedTuple):
-    """The reference optimizer, how many steps it takes, and the dtype in which Δ is asked for."""
-
-    optimizer: optax.GradientTransformation
-    n_ref: int
-    displacement_dtype: jnp.dtype | None
-
-
-# The gradient at given parameters on the batch of reference step i.
+# The gradient at given parameters on the batch of reference step i + 1.
 _GradientFn = Callable[[chex.ArrayTree, jax.Array], chex.ArrayTree]
-# Δ, the reference state, and the gradient at θ + Δ.
-_Displaced = tuple[chex.ArrayTree, optax.OptState, chex.ArrayTree]
+# The displacement, and the gradient there.
+_Displaced = tuple[_cycle.Displacement, chex.ArrayTree]
+# θ', the reference state, and the gradient at θ'.
+_Subtracted = tuple[chex.ArrayTree, optax.OptState, chex.ArrayTree]
 
 
 def _gradient_function(value_and_grad_fn: ValueAndGradFn, batches: Any, grads: chex.ArrayTree) -> _GradientFn:
@@ -220,7 +206,8 @@ def _gradient_function(value_and_grad_fn: ValueAndGradFn, batches: Any, grads: c
 
 
 def _accumulated_steps(
-    reference: _Reference,
+    options: _cycle.Options,
+    n_ref: int,
     gradient_at: _GradientFn,
     grads: chex.ArrayTree,
     reference_state: optax.OptState,
@@ -229,31 +216,31 @@ def _accumulated_steps(
     """The reference steps, with Δ as the sum of their updates."""
 
     def step(i: jax.Array, carry: _Displaced) -> _Displaced:
-        delta, reference_state, gradient = carry
-        displaced = _cycle.displace(params, delta)
-        updates, reference_state = reference.optimizer.update(gradient, reference_state, displaced)
-        delta = _cycle.extend(delta, updates)
-        return delta, reference_state, gradient_at(_cycle.displace(params, delta), i)
+        displacement, gradient = carry
+        displaced = _cycle.displace(params, displacement.delta)
+        displacement = _cycle.reference_step(options, gradient, displacement, displaced)
+        return displacement, gradient_at(_cycle.displace(params, displacement.delta), i)
 
-    zero = _cycle.zero_displacement(reference.optimizer, grads, reference_state, params, reference.displacement_dtype)
-    return lax.fori_loop(0, reference.n_ref, step, (zero, reference_state, grads))
+    delta = _cycle.zero_delta(options, grads, reference_state, params)
+    return lax.fori_loop(0, n_ref, step, (_cycle.Displacement(delta, reference_state), grads))
 
 
 def _subtracted_steps(
-    reference: _Reference,
+    options: _cycle.Options,
+    n_ref: int,
     gradient_at: _GradientFn,
     grads: chex.ArrayTree,
     reference_state: optax.OptState,
     params: chex.ArrayTree,
 ) -> _Displaced:
-    """The reference steps, with Δ = θ' − θ as in line 7 of Algorithm 1."""
+    """The reference steps, with Δ = θ' − θ as line 7 of Algorithm 1 has it."""
 
-    def step(i: jax.Array, carry: _Displaced) -> _Displaced:
+    def step(i: jax.Array, carry: _Subtracted) -> _Subtracted:
         displaced, reference_state, gradient = carry
-        updates, reference_state = reference.optimizer.update(gradient, reference_state, displaced)
+        updates, reference_state = options.reference_optimizer.update(gradient, reference_state, displaced)
         displaced = optax.apply_updates(displaced, updates)
         return displaced, reference_state, gradient_at(displaced, i)
 
-    displaced, reference_state, gradient = lax.fori_loop(0, reference.n_ref, step, (params, reference_state, grads))
-    delta = _cycle.difference(displaced, params, reference.displacement_dtype)
-    return delta, reference_state, gradient
+    displaced, reference_state, gradient = lax.fori_loop(0, n_ref, step, (params, reference_state, grads))
+    delta = _cycle.difference(displaced, params, options.displacement_dtype)
+    return _cycle.Displacement(delta, reference_state), gradient

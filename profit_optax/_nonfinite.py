@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from profit_optax import _checks
+from profit_optax import _checks, _cycle
 
 
 class RejectNonfiniteState(NamedTuple):
@@ -83,12 +83,12 @@ def reject_nonfinite(
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
         accept = finite | (in_a_row > max_consecutive_errors)
         return (
-            _choose(accept, updates, optax.tree.zeros_like(updates)),
+            _cycle.select(accept, updates, optax.tree.zeros_like(updates)),
             RejectNonfiniteState(
                 notfinite_count=in_a_row,
                 last_finite=finite,
                 total_notfinite=jnp.where(finite, state.total_notfinite, optax.safe_increment(state.total_notfinite)),
-                inner_state=_choose(accept, inner_state, state.inner_state),
+                inner_state=_cycle.select(accept, inner_state, state.inner_state),
             ),
         )
 
@@ -97,7 +97,3 @@ def reject_nonfinite(
 
 def _all_finite(x: jax.Array) -> jax.Array:
     return jnp.all(jnp.isfinite(x))
-
-
-def _choose(condition: jax.Array, tree: chex.ArrayTree, otherwise: chex.ArrayTree) -> chex.ArrayTree:
-    return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, otherwise)

@@ -95,14 +95,6 @@ def accumulation_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
-def gradient_metrics(gradient: chex.ArrayTree, *, axis_name: Any = None) -> ProfitMetrics:
-    """The metrics of a step without a displacement: ‖g‖, and the NaN that says g was not finite."""
-    products = _inner_products(gradient, gradient, axis_name)
-    zero = jnp.zeros_like(products.cross)
-    still = products._replace(cross=zero, square=zero)
-    return _metrics(still, zero < 0, jnp.isfinite(products.gradient_square))
-
-
 class _InnerProducts(NamedTuple):
     """The three products of s Δ and t g, with the powers of two s and t.
 

@@ -1,0 +1,85 @@
+"""The parameters to evaluate and to export, whatever the form and the moment."""
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from profit_optax._closure import ProfitState
+from profit_optax._lagged import ProfitLaggedState
+from profit_optax._transparent import ProfitTransparentState
+
+_States = (ProfitState, ProfitTransparentState, ProfitLaggedState)
+
+
+def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.ArrayTree:
+    """θ, the fine-tuned parameters themselves: what is evaluated, exported and compared.
+
+    The call-by-call forms hand the training loop displaced parameters. Their state keeps θ, and this finds it, at any
+    depth of `optax.chain`, `optax.inject_hyperparams`, `optax.MultiSteps` and other wrappers; the leaves that
+    `optax.partition` or `optax.masked` keep from PROFIT are taken from `params`.
+
+    Args:
+      opt_state: the state of an optimizer with a form of PROFIT in it, vmapped or not.
+      params: the parameters that the training loop holds together with that state.
+
+    Returns:
+      θ, a pytree like `params`: bit for bit what the next main step starts from. `params` as they are for the closure
+      form.
+
+    Raises:
+      ValueError: if there is no state of PROFIT in `opt_state`.
+
+    Examples:
+      >>> import jax.numpy as jnp, optax
+      >>> from profit_optax import eval_params, profit_lagged
+      >>> tx = optax.apply_if_finite(profit_lagged(optax.sgd(0.5), optax.sgd(0.25)), 3)
+      >>> params = jnp.array([1.0, 2.0])
+      >>> updates, state = tx.update(jnp.ones(2), tx.init(params), params)
+      >>> params = optax.apply_updates(params, updates)
+      >>> params.tolist(), eval_params(state, params).tolist()
+      ([0.25, 1.25], [0.5, 1.5])
+
+    References:
+      This project's own, after `optax.contrib.schedule_free_eval_params`.
+    """
+    leaves = jax.tree.leaves(_without_variables(opt_state), is_leaf=_is_state)
+    states = [leaf for leaf in leaves if _is_state(leaf)]
+    if not states:
+        raise ValueError(
+            f"opt_state must hold the state of profit, profit_transparent or profit_lagged, got "
+            f"{type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
+        )
+    theta = functools.reduce(_undisplaced, states, _without_variables(params))
+    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(theta))
+
+
+def _without_variables(tree: Any) -> Any:
+    """The arrays alone: `nnx.Optimizer` wraps each array of its state in a Variable, of a kind other than Param."""
+    return jax.tree.map(lambda x: x.get_value() if _is_variable(x) else x, tree, is_leaf=_is_variable)
+
+
+def _is_variable(x: Any) -> bool:
+    return hasattr(x, "get_value")
+
+
+def _is_state(x: Any) -> bool:
+    return isinstance(x, _States)
+
+
+def _undisplaced(params: chex.ArrayTree, state: Any) -> chex.ArrayTree:
+    if isinstance(state, ProfitState):
+        return params
+    kept = state.reference_step > 0 if isinstance(state, ProfitTransparentState) else state.count > 0
+
+    def choose(theta: Any, p: Any) -> Any:
+        if isinstance(theta, optax.MaskedNode):
+            return p
+        # A vmapped state has its batch axes in front.
+        condition = jnp.reshape(kept, kept.shape + (1,) * (jnp.ndim(theta) - kept.ndim))
+        return jnp.where(condition, theta, p)
+
+    return jax.tree.map(choose, state.params, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
