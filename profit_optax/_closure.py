@@ -166,7 +166,10 @@ def profit(
         gradient_at = _gradient_function(value_and_grad_fn, batches, grads)
 
         def main_alone() -> _Displaced:
-            delta = _cycle.zero_delta(options, grads, state.reference_state, params)
+            if displacement == "accumulate":
+                delta = _cycle.zero_delta(options, grads, state.reference_state, params)
+            else:
+                delta = _cycle.difference(params, params, options.displacement_dtype)
             return _cycle.Displacement(delta, state.reference_state), grads
 
         def displaced() -> _Displaced:
@@ -174,14 +177,14 @@ def profit(
             return take_reference_steps(options, n_ref, gradient_at, grads, reference_state, params)
 
         if options.warmup_steps == 0:
-            displacement, gradient = displaced()
+            reached, gradient = displaced()
         else:
-            displacement, gradient = lax.cond(state.count < options.warmup_steps, main_alone, displaced)
-        step = _cycle.main_step(options, gradient, displacement.delta, state, params, extra_args)
+            reached, gradient = lax.cond(state.count < options.warmup_steps, main_alone, displaced)
+        step = _cycle.main_step(options, gradient, reached.delta, state, params, extra_args)
         return step.updates, ProfitState(
             count=optax.safe_increment(state.count),
             optimizer_state=step.optimizer_state,
-            reference_state=displacement.reference_state,
+            reference_state=reached.reference_state,
             metrics=step.metrics,
         )
 

@@ -33,8 +33,15 @@ class ProfitMetrics(NamedTuple):
 
 def zero_metrics(params: chex.ArrayTree) -> ProfitMetrics:
     """The metrics before the first step of an optimizer of `params`."""
-    zero = jnp.zeros((), accumulation_dtype(params))
-    return ProfitMetrics(zero, zero, jnp.zeros((), jnp.bool_), zero, zero)
+    dtype = accumulation_dtype(params)
+    # One array a field: a state that holds one array twice cannot be donated.
+    return ProfitMetrics(
+        inner_product=jnp.zeros((), dtype),
+        cosine=jnp.zeros((), dtype),
+        conflict=jnp.zeros((), jnp.bool_),
+        displacement_norm=jnp.zeros((), dtype),
+        gradient_norm=jnp.zeros((), dtype),
+    )
 
 
 def orthogonalize(
