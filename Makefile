@@ -5,17 +5,25 @@ BIN := $(VENV)/bin
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help demo test lint format clean
+.PHONY: help demo test lint format lagged rounding clean
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
 	@echo "make test    linters, type check and the whole test suite"
+	@echo "make lagged  along what the lagged form should displace: three directions on the demo's task"
+	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv, caches and outputs"
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting.demo $(ARGS)
+
+lagged: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting.lagged
+
+rounding: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.rounding
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)

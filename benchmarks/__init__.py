@@ -1,0 +1,1 @@
+"""What PROFIT keeps and what it costs, measured."""

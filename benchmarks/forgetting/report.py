@@ -1,0 +1,157 @@
+"""The table, the picture and the JSON file of a comparison."""
+
+import json
+import os
+import platform
+import textwrap
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from rich import box
+from rich.table import Table
+
+from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.summary import Interval, Row, crossing, interval, percent, short_rate
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart; line styles and markers tell them apart in grey.
+_STYLES = (
+    ("#000000", "-", "o"),
+    ("#E69F00", "--", "s"),
+    ("#0072B2", "-", "D"),
+    ("#CC79A7", "-.", "^"),
+    ("#009E73", ":", "v"),
+    ("#D55E00", "--", "P"),
+)
+
+
+def table(rows: Sequence[Row], level: float, baseline: str) -> Table:
+    """A line for each method at each rate, rate by rate: means over seeds ± half of the 95 % interval."""
+    title = f"Old accuracy (%) where the new accuracy first reaches {percent(level)} %"
+    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    result.add_column("rate", no_wrap=True)
+    result.add_column("method", no_wrap=True)
+    for name in ("old", f"minus {baseline}", "steps", "grads", "cosine"):
+        result.add_column(name, justify="right")
+    for rate in dict.fromkeys(row.rate for row in rows):
+        for i, row in enumerate(row for row in rows if row.rate == rate):
+            result.add_row("" if i else short_rate(rate), *_cells(row))
+        result.add_section()
+    return result
+
+
+def environment() -> dict[str, Any]:
+    """Versions and machine, without which times mean nothing."""
+    packages = ("profit-optax", "jax", "optax", "flax")
+    return {
+        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {jax.devices()[0].device_kind}",
+    }
+
+
+def write_json(path: Path, rows: Sequence[Row], runs: Sequence[Run], about: dict[str, Any]) -> None:
+    """All that was measured: `about`, the rows of the table, and every seed's curves."""
+    content = _plain({**about, "summary": list(rows), "runs": list(runs)})
+    path.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def plot(path: Path, runs: Sequence[Run], level: float, task: str) -> None:
+    """Old against new accuracy along training, a panel for each rate, as a PNG.
+
+    A line is the mean over seeds of the old accuracy where each first reaches a level of new accuracy, as far as all
+    seeds get; the band around it is one standard deviation. The axis of the new accuracy is logarithmic in the error,
+    since that is where methods part.
+    """
+    rates = list(dict.fromkeys(run.rate for run in runs))
+    methods = list(dict.fromkeys(run.method for run in runs))
+    width = 1.2 + 4.4 * len(rates)
+    figure = Figure(figsize=(width, 5.2), layout="constrained")
+    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
+    for panel, rate in zip(panels, rates, strict=True):
+        for method, style in zip(methods, _STYLES * len(methods), strict=False):
+            run = next(run for run in runs if (run.method, run.rate) == (method, rate))
+            _draw(panel, run, level, style)
+        _dress(panel, runs, level, rate)
+    panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 100.5))
+    panels[0].set_ylabel("accuracy on the old task (%)")
+    spread = f"mean and standard deviation over {len(runs[0].old)} seeds"
+    title = f"What is kept of the old task while learning {task} ({spread})"
+    figure.suptitle("\n".join(textwrap.wrap(title, int(10 * width))))
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=2 * len(rates), frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    cosine = f"{row.metrics['cosine']:+.2f}" if "cosine" in row.metrics else ""
+    if row.old is None:
+        return row.method, f"not reached: {row.seeds - row.reached} of {row.seeds} seeds", "", "", "", cosine
+    return (
+        row.method,
+        _plus_minus(row.old, ".1f"),
+        _plus_minus(row.difference, "+z.1f") if row.difference else "",
+        f"{row.steps:.0f}",
+        f"{row.gradients:.0f}",
+        cosine,
+    )
+
+
+def _plus_minus(value: Interval, form: str) -> str:
+    return f"{100 * value.mean:{form}} ± {100 * (value.high - value.mean):.1f}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _plain(field) for name, field in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _plain(field) for name, field in value.items()}
+    if isinstance(value, np.ndarray):
+        return [_plain(item) for item in value.tolist()]
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if np.isfinite(value) else None
+    return value
+
+
+def _draw(panel: Axes, run: Run, level: float, style: tuple[str, str, str]) -> None:
+    colour, line, marker = style
+    top = run.new.max(axis=1).min()
+    levels = 1 - np.geomspace(max(1 - run.new[:, 0].max(), 1e-3), max(1 - top, 1e-3), 200)[:-1]
+    olds = np.stack([crossing(run, each).old for each in levels], axis=1)
+    mean, spread = olds.mean(axis=0), olds.std(axis=0, ddof=1)
+    panel.plot(100 * levels, 100 * mean, color=colour, linestyle=line, linewidth=1.8, label=run.method)
+    panel.fill_between(
+        100 * levels, 100 * (mean - spread), 100 * (mean + spread), color=colour, alpha=0.13, linewidth=0
+    )
+    at = interval(crossing(run, level).old)
+    if at:
+        panel.plot(100 * level, 100 * at.mean, color=colour, marker=marker, markersize=7, markeredgecolor="white")
+
+
+def _dress(panel: Axes, runs: Sequence[Run], level: float, rate: float) -> None:
+    start = 100 * runs[0].new[:, 0].mean(), 100 * runs[0].old[:, 0].mean()
+    end = 100 * max(run.new.max(axis=1).min() for run in runs)
+    panel.set_xscale("function", functions=(_stretch, _shrink))
+    ticks = [tick for tick in (0, 20, 40, 60, 70, 80, 90, 100 * level, 97, 99) if start[0] - 8 <= tick <= end + 1]
+    panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    panel.set_xticks([], minor=True)
+    panel.set_title(f"rate {short_rate(rate)}")
+    panel.set_xlabel("accuracy on the new task (%)")
+    panel.grid(alpha=0.25)
+    panel.axvline(100 * level, color="0.4", linewidth=1, linestyle=(0, (2, 2)), label=f"compared at {percent(level)} %")
+    panel.plot(*start, marker="*", markersize=13, color="0.3", linestyle="none", label="start: the old model", zorder=5)
+
+
+def _stretch(accuracy: np.ndarray) -> np.ndarray:
+    # One point of error is added, so that an accuracy of 100 % has a place.
+    return -np.log(np.maximum(101 - accuracy, 0.1))
+
+
+def _shrink(place: np.ndarray) -> np.ndarray:
+    return 101 - np.exp(-place)

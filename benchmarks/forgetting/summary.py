@@ -1,0 +1,188 @@
+"""Old accuracy at equal new accuracy, with intervals over seeds.
+
+Where a run reaches a level of new accuracy is its *first* crossing: the evaluation at which it first stands at the
+level or above, and a point on the straight line to it from the evaluation before. Old accuracy and steps are
+interpolated on that line. A seed that never stands at the level has no such point (NaN), and an arm that any seed does
+not reach the level with has no mean.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from benchmarks.forgetting.runner import Run
+
+
+class Crossing(NamedTuple):
+    """Where each seed of a run first reaches a level of new accuracy: NaN for those that do not.
+
+    Attributes:
+      old: accuracy on the old task there, [seeds].
+      steps: steps taken until there, [seeds].
+    """
+
+    old: np.ndarray
+    steps: np.ndarray
+
+
+class Interval(NamedTuple):
+    """A mean over seeds and the 95 % confidence interval around it."""
+
+    mean: float
+    low: float
+    high: float
+
+
+class Row(NamedTuple):
+    """What one method at one rate did.
+
+    Attributes:
+      method: the method's name.
+      rate: the main optimizer's learning rate.
+      seeds: how many seeds ran.
+      reached: how many of them reached the level of new accuracy.
+      old: old accuracy there. None, like all means below, unless every seed reached it.
+      difference: that minus the baseline's at the same rate, paired by seed. None for the baseline itself, too.
+      steps: mean steps until there.
+      gradients: mean gradients until there.
+      final_new: mean new accuracy at the end of the run.
+      metrics: means over the whole run and all seeds of what the method says about itself.
+      seconds: training and evaluation of all seeds together.
+    """
+
+    method: str
+    rate: float
+    seeds: int
+    reached: int
+    old: Interval | None
+    difference: Interval | None
+    steps: float | None
+    gradients: float | None
+    final_new: float
+    metrics: dict[str, float]
+    seconds: float
+
+
+def crossing(run: Run, level: float) -> Crossing:
+    """Where each seed first reaches `level`, linearly interpolated between evaluations."""
+    points = [_first_crossing(run.steps, old, new, level) for old, new in zip(run.old, run.new, strict=True)]
+    old, steps = np.transpose(points)
+    return Crossing(old, steps)
+
+
+def interval(values: np.ndarray) -> Interval | None:
+    """Mean and Student-t interval of one value a seed. None if any is NaN, so that nothing is averaged away."""
+    if np.isnan(values).any():
+        return None
+    mean = float(np.mean(values))
+    half = float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
+    return Interval(mean, mean - half, mean + half)
+
+
+def summarize(runs: Sequence[Run], level: float, baseline: str) -> list[Row]:
+    """A row for each run, with differences to the `baseline` method at the same rate."""
+    return [_row(run, level, None if run.method == baseline else _find(runs, baseline, run.rate)) for run in runs]
+
+
+def difference(run: Run, other: Run, level: float) -> Interval | None:
+    """Old accuracy of `run` minus that of `other` where each reaches `level`, paired by seed."""
+    return interval(crossing(run, level).old - crossing(other, level).old)
+
+
+def describe(runs: Sequence[Run], level: float) -> list[str]:
+    """What the runs say in plain words: what was not reached, every pair of methods, and the best rate of each."""
+    methods = list(dict.fromkeys(run.method for run in runs))
+    rates = list(dict.fromkeys(run.rate for run in runs))
+    pairs = ((later, earlier) for earlier, later in itertools.combinations(methods, 2))
+    return [
+        *(_not_reached(run, level) for run in runs if np.isnan(crossing(run, level).old).any()),
+        *(_compare(runs, level, rates, *pair) for pair in pairs),
+        _best_rates(runs, level, methods),
+    ]
+
+
+def percent(fraction: float) -> str:
+    """A fraction in percent, without the noise of binary fractions."""
+    return f"{100 * fraction:.4g}"
+
+
+def short_rate(rate: float) -> str:
+    """A rate as people write it: 1e-4, 2.5e-3."""
+    return np.format_float_scientific(rate, precision=3, trim="-", exp_digits=1)
+
+
+def _first_crossing(steps: np.ndarray, old: np.ndarray, new: np.ndarray, level: float) -> tuple[float, float]:
+    there = np.flatnonzero(new >= level)
+    if not there.size:
+        return np.nan, np.nan
+    after = there[0]
+    before = max(after - 1, 0)
+    way = (level - new[before]) / (new[after] - new[before]) if after else 0.0
+    return old[before] + way * (old[after] - old[before]), steps[before] + way * (steps[after] - steps[before])
+
+
+def _row(run: Run, level: float, baseline: Run | None) -> Row:
+    at = crossing(run, level)
+    steps = interval(at.steps)
+    return Row(
+        method=run.method,
+        rate=run.rate,
+        seeds=len(at.old),
+        reached=int(np.sum(~np.isnan(at.old))),
+        old=interval(at.old),
+        difference=difference(run, baseline, level) if baseline else None,
+        steps=steps.mean if steps else None,
+        gradients=steps.mean * run.gradients if steps else None,
+        final_new=float(np.mean(run.new[:, -1])),
+        metrics={
+            name: float(np.mean(np.average(values, axis=1, weights=np.diff(run.steps))))
+            for name, values in run.metrics.items()
+        },
+        seconds=run.seconds,
+    )
+
+
+def _find(runs: Sequence[Run], method: str, rate: float) -> Run:
+    return next(run for run in runs if (run.method, run.rate) == (method, rate))
+
+
+def _not_reached(run: Run, level: float) -> str:
+    missing = np.isnan(crossing(run, level).old)
+    return (
+        f"{run.method} at rate {short_rate(run.rate)}: {missing.sum()} of {len(missing)} seeds did not reach"
+        f" {percent(level)} % within {run.steps[-1]} steps (mean new accuracy at the end:"
+        f" {100 * run.new[:, -1].mean():.1f} %)."
+    )
+
+
+def _compare(runs: Sequence[Run], level: float, rates: Sequence[float], method: str, other: str) -> str:
+    verdicts: dict[str, list[str]] = {}
+    for rate in rates:
+        gap = difference(_find(runs, method, rate), _find(runs, other, rate), level)
+        points = f"({100 * gap.mean:+z.1f})" if gap else "(not reached by every seed)"
+        verdicts.setdefault(_verdict(gap), []).append(f"{short_rate(rate)} {points}")
+    parts = "; ".join(f"{verdict} at rate {', '.join(at)}" for verdict, at in verdicts.items())
+    return f"{method} against {other}: {parts}."
+
+
+def _verdict(gap: Interval | None) -> str:
+    if gap is None:
+        return "not compared"
+    if gap.low > 0:
+        return "better"
+    if gap.high < 0:
+        return "worse"
+    return "undecided (the interval includes 0)"
+
+
+def _best_rates(runs: Sequence[Run], level: float, methods: Sequence[str]) -> str:
+    best = []
+    for method in methods:
+        olds = [(interval(crossing(run, level).old), run.rate) for run in runs if run.method == method]
+        reached = [(old.mean, rate) for old, rate in olds if old]
+        mean, rate = max(reached, default=(None, 0.0))
+        best.append(f"{method}: none" if mean is None else f"{method}: {100 * mean:.1f} at {short_rate(rate)}")
+    return f"Each at the best of its rates (picked on these seeds): {'; '.join(best)}."

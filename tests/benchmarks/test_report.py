@@ -1,0 +1,114 @@
+"""What the reader is shown."""
+
+import json
+from io import BytesIO, StringIO, TextIOWrapper
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+from rich.console import Console
+
+from benchmarks.forgetting.report import plot, table, write_json
+from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.summary import summarize
+
+STEPS = np.array([0, 10, 20])
+
+
+def runs():
+    """A base that gets to 0.9 new accuracy, and a method of which one seed of three does."""
+    new = np.array([[0.3, 0.7, 1.0]] * 3)
+    old = np.array([[1.0, 0.9, 0.8], [1.0, 0.9, 0.7], [1.0, 0.9, 0.6]])
+    late = np.array([[0.3, 0.7, 1.0], [0.3, 0.6, 0.7], [0.3, 0.6, 0.8]])
+    cosine = {"cosine": np.full((3, 2), -0.25)}
+    return [
+        Run("base", 1e-3, 1, STEPS, old, new, {}, 1.0),
+        Run("ours", 1e-3, 2, STEPS, old + 0.01, late, cosine, 1.0),
+        Run("base", 1e-4, 1, STEPS, old, new, {}, 1.0),
+        Run("ours", 1e-4, 2, STEPS, old + 0.01, new, cosine, 1.0),
+    ]
+
+
+def printed(width):
+    text = StringIO()
+    Console(file=text, width=width).print(table(summarize(runs(), 0.85, "base"), 0.85, "base"))
+    return text.getvalue()
+
+
+def test_the_table_holds_the_means_their_intervals_and_the_costs():
+    # Half way from 0.7 to 1.0: old 0.85, 0.8, 0.75 at step 15. t(0.975, 2) = 4.3027, standard error 0.05 / sqrt(3).
+    lines = [" ".join(line.split()) for line in printed(80).splitlines()]
+    assert "1e-3 base 80.0 ± 12.4 15 15" in lines
+    assert "ours 81.0 ± 12.4 +1.0 ± 0.0 15 30 -0.25" in lines
+    assert "85 %" in printed(80).splitlines()[0]
+
+
+def test_the_table_says_what_was_not_reached():
+    (line,) = (line for line in printed(120).splitlines() if "not reached" in line)
+    assert " ".join(line.split()) == "ours not reached: 2 of 3 seeds -0.25"
+
+
+def test_the_table_fits_a_terminal_and_needs_none():
+    assert "\x1b" not in printed(80)
+    assert max(map(len, printed(80).splitlines())) <= 80
+
+
+def test_the_table_can_be_written_without_unicode():
+    file = TextIOWrapper(BytesIO(), encoding="latin-1")
+    Console(file=file, width=80).print(table(summarize(runs(), 0.85, "base"), 0.85, "base"))
+    file.flush()
+
+
+def test_the_json_file_holds_the_curves_and_no_nan(tmp_path):
+    found = runs()
+    found[1].metrics["cosine"][0, 0] = np.nan
+    rows, slow = summarize(found, 0.85, "base"), found[0]._replace(rate=1e-7)
+    write_json(tmp_path / "x.json", rows, [*found, slow], {"level": 0.85})
+    content = json.loads((tmp_path / "x.json").read_text())
+    assert content["level"] == 0.85
+    assert content["runs"][4]["rate"] == 1e-7
+    np.testing.assert_allclose(content["runs"][3]["old"], found[3].old)
+    np.testing.assert_allclose(content["runs"][3]["steps"], STEPS)
+    assert content["runs"][1]["metrics"]["cosine"][0] == [None, -0.25]
+    assert content["summary"][1]["old"] is None
+    assert content["summary"][3]["difference"]["mean"] == pytest.approx(0.01)
+
+
+def drawn(monkeypatch, tmp_path, found):
+    """The figure that `plot` saves."""
+    figures, save = [], Figure.savefig
+
+    def savefig(figure, *args, **kwargs):
+        figures.append(figure)
+        save(figure, *args, **kwargs)
+
+    monkeypatch.setattr(Figure, "savefig", savefig)
+    plot(tmp_path / "x.png", found, 0.85, "a task")
+    return figures[0]
+
+
+def test_the_picture_has_a_panel_for_each_rate_and_a_line_for_each_method(monkeypatch, tmp_path):
+    figure = drawn(monkeypatch, tmp_path, runs())
+    assert [axes.get_title() for axes in figure.axes] == ["rate 1e-3", "rate 1e-4"]
+    labels = {text.get_text() for text in figure.legends[0].get_texts()}
+    assert labels == {"base", "ours", "compared at 85 %", "start: the old model"}
+    assert imread(tmp_path / "x.png").std() > 0.05
+
+
+def test_a_line_is_the_mean_old_accuracy_at_equal_new_accuracy(monkeypatch, tmp_path):
+    axes = drawn(monkeypatch, tmp_path, runs()).axes[0]
+    lines = {line.get_label(): line for line in axes.lines}
+    x, y = lines["base"].get_data()
+    # From 0.3 to 0.7 the old accuracy falls from 1.0 to 0.9 on every seed, from there to 1.0 to a mean of 0.7.
+    np.testing.assert_allclose(y, np.where(x < 70, 100 - (x - 30) / 4, 90 - (x - 70) * 2 / 3), rtol=1e-6)
+    # Only as far as all seeds get.
+    assert lines["ours"].get_xdata().max() == pytest.approx(70, abs=1)
+    assert lines["start: the old model"].get_data() == ([30], [100])
+
+
+@pytest.mark.parametrize("ends", [(0.3, 0.3), (0.3, 1.0), (1.0, 1.0), (0.9, 0.2)])
+def test_any_course_can_be_drawn(monkeypatch, tmp_path, ends):
+    new = np.array([ends, ends])
+    run = Run("base", 1e-3, 1, np.array([0, 1]), np.full((2, 2), 0.9), new, {}, 1.0)
+    drawn(monkeypatch, tmp_path, [run])

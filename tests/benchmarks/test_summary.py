@@ -1,0 +1,134 @@
+"""Crossings, intervals and sentences against values worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.summary import crossing, describe, difference, interval, summarize
+
+
+def run_of(old, new, steps=(0, 10, 20), method="ours", rate=1e-3, gradients=1, metrics=None):
+    return Run(method, rate, gradients, np.array(steps), np.array(old), np.array(new), metrics or {}, 1.0)
+
+
+def flat_run(method, old, rate=1e-3, **kwargs):
+    """A run whose seeds go from 0.5 to 1.0 new accuracy at these old accuracies, and so reach 0.75 half way."""
+    return run_of([[x, x] for x in old], [[0.5, 1.0]] * len(old), steps=(0, 10), method=method, rate=rate, **kwargs)
+
+
+def test_a_crossing_is_interpolated_between_the_evaluations_around_it():
+    found = crossing(run_of([[1.0, 0.9, 0.7]], [[0.0, 0.5, 0.9]]), level=0.6)
+    # A quarter of the way from 0.5 to 0.9, so of that from 0.9 to 0.7 and from 10 to 20.
+    np.testing.assert_allclose(found.old, [0.85])
+    np.testing.assert_allclose(found.steps, [12.5])
+
+
+def test_it_is_the_first_crossing_that_counts():
+    found = crossing(run_of([[1.0, 0.8, 0.6, 0.4]], [[0.0, 0.8, 0.2, 0.9]], steps=(0, 1, 2, 3)), level=0.4)
+    np.testing.assert_allclose(found.old, [0.9])
+    np.testing.assert_allclose(found.steps, [0.5])
+
+
+def test_an_evaluation_exactly_at_the_level_is_the_crossing():
+    found = crossing(run_of([[1.0, 0.9, 0.7], [1.0, 0.9, 0.7]], [[0.0, 0.5, 0.9], [0.0, 0.1, 0.5]]), level=0.5)
+    np.testing.assert_allclose(found.old, [0.9, 0.7])
+    np.testing.assert_allclose(found.steps, [10, 20])
+
+
+def test_a_model_that_starts_above_the_level_has_crossed_it_at_the_start():
+    found = crossing(run_of([[0.95, 0.9, 0.7]], [[0.8, 0.9, 0.95]]), level=0.5)
+    np.testing.assert_allclose((found.old[0], found.steps[0]), (0.95, 0))
+
+
+def test_seeds_that_do_not_reach_the_level_have_no_crossing():
+    found = crossing(run_of([[1.0, 0.9, 0.7], [1.0, 0.9, 0.8]], [[0.0, 0.5, 0.9], [0.0, 0.5, 0.59]]), level=0.6)
+    np.testing.assert_allclose(found.old, [0.85, np.nan])
+    np.testing.assert_allclose(found.steps, [12.5, np.nan])
+
+
+def test_the_interval_is_students():
+    # Mean 2, standard error 1 / sqrt(3); the 97.5 % point of t with two degrees of freedom is 4.302653.
+    half = 4.302653 / math.sqrt(3)
+    np.testing.assert_allclose(interval(np.array([1.0, 2.0, 3.0])), (2, 2 - half, 2 + half), rtol=1e-6)
+
+
+def test_nothing_is_averaged_away():
+    assert interval(np.array([1.0, np.nan, 3.0])) is None
+
+
+def test_differences_are_paired_by_seed():
+    ours, other = flat_run("ours", [0.5, 0.7, 0.9]), flat_run("theirs", [0.4, 0.6, 0.8])
+    np.testing.assert_allclose(difference(ours, other, 0.75), (0.1, 0.1, 0.1))
+    shuffled = flat_run("theirs", [0.8, 0.4, 0.6])
+    gap = difference(ours, shuffled, 0.75)
+    assert gap.mean == pytest.approx(0.1)
+    assert gap.high - gap.low > 0.5
+
+
+def test_a_row_counts_steps_and_gradients_until_the_crossing():
+    run = run_of([[1.0, 0.9, 0.7], [1.0, 0.9, 0.7]], [[0.0, 0.5, 0.9], [0.0, 0.6, 0.9]], gradients=3)
+    (row,) = summarize([run], 0.6, baseline="ours")
+    assert (row.seeds, row.reached, row.difference) == (2, 2, None)
+    assert row.old.mean == pytest.approx((0.85 + 0.9) / 2)
+    assert (row.steps, row.gradients) == (pytest.approx(11.25), pytest.approx(33.75))
+
+
+def test_a_row_with_a_seed_that_did_not_reach_the_level_has_no_means():
+    missing = run_of([[1.0, 0.9, 0.7], [1.0, 0.9, 0.8]], [[0.0, 0.5, 0.9], [0.0, 0.5, 0.59]])
+    base = run_of([[1.0, 0.9, 0.7]] * 2, [[0.0, 0.5, 0.9]] * 2, method="base")
+    row = summarize([base, missing], 0.6, baseline="base")[1]
+    assert (row.seeds, row.reached) == (2, 1)
+    assert row.old is row.difference is row.steps is row.gradients is None
+    assert row.final_new == pytest.approx((0.9 + 0.59) / 2)
+
+
+def test_differences_are_to_the_baseline_at_the_same_rate():
+    runs = [flat_run(method, [old, old + 0.1], rate=rate) for method, rate, old in
+            (("base", 1e-3, 0.5), ("base", 1e-4, 0.6), ("ours", 1e-3, 0.8), ("ours", 1e-4, 0.7))]  # fmt: skip
+    means = [row.difference and row.difference.mean for row in summarize(runs, 0.75, baseline="base")]
+    assert means == [None, None, pytest.approx(0.3), pytest.approx(0.1)]
+
+
+def test_metrics_are_weighted_by_the_steps_they_were_taken_over():
+    run = run_of([[1, 1, 1]] * 2, [[0, 0, 1]] * 2, (0, 1, 4), metrics={"cosine": np.array([[-1.0, 0.0], [-0.5, 0.5]])})
+    (row,) = summarize([run], 0.5, baseline="ours")
+    # A seed's mean over its four steps: -1/4, and (-0.5 + 3 * 0.5) / 4 = 1/4.
+    assert row.metrics == {"cosine": pytest.approx(0.0)}
+
+
+@pytest.mark.parametrize(
+    ("ours", "verdict"),
+    [
+        ([0.81, 0.62, 0.72], "better at rate 1e-3 (+1.7)"),
+        ([0.79, 0.58, 0.68], "worse at rate 1e-3 (-1.7)"),
+        ([0.90, 0.50, 0.71], "undecided (the interval includes 0) at rate 1e-3 (+0.3)"),
+        ([0.70, 0.50, 0.80], "undecided (the interval includes 0) at rate 1e-3 (-3.3)"),
+    ],
+)
+def test_the_verdict_follows_the_interval(ours, verdict):
+    sentences = describe([flat_run("base", [0.8, 0.6, 0.7]), flat_run("ours", ours)], 0.75)
+    assert f"ours against base: {verdict}." in sentences
+
+
+def test_what_was_not_reached_is_said_and_not_compared():
+    short = run_of([[0.9, 0.8]] * 3, [[0.5, 1.0], [0.5, 0.6], [0.5, 0.7]], steps=(0, 10), method="short")
+    sentences = describe([flat_run("base", [0.8, 0.6, 0.7]), short], 0.75)
+    assert sentences == [
+        "short at rate 1e-3: 2 of 3 seeds did not reach 75 % within 10 steps (mean new accuracy at the end: 76.7 %).",
+        "short against base: not compared at rate 1e-3 (not reached by every seed).",
+        "Each at the best of its rates (picked on these seeds): base: 70.0 at 1e-3; short: none.",
+    ]
+
+
+def test_the_best_rate_is_each_methods_own():
+    runs = [flat_run("base", [0.5, 0.6], 1e-4), flat_run("base", [0.7, 0.8], 3e-4), flat_run("ours", [0.9, 0.8], 1e-4),
+            flat_run("ours", [0.6, 0.5], 3e-4)]  # fmt: skip
+    assert describe(runs, 0.75)[-1].endswith("base: 75.0 at 3e-4; ours: 85.0 at 1e-4.")
+
+
+def test_every_pair_of_methods_is_compared():
+    runs = [flat_run(name, [0.5, 0.6]) for name in ("a", "b", "c")]
+    pairs = [sentence.split(":")[0] for sentence in describe(runs, 0.75)[:-1]]
+    assert pairs == ["b against a", "c against a", "c against b"]
