@@ -239,8 +239,9 @@ def _subtracted_steps(
     """The reference steps, with Δ = θ' − θ as line 7 of Algorithm 1 has it."""
 
     def step(i: jax.Array, carry: _Subtracted) -> _Subtracted:
-        displaced, reference_state, gradient = carry
-        updates, reference_state = options.reference_optimizer.update(gradient, reference_state, displaced)
+        displaced, before, gradient = carry
+        updates, reference_state = options.reference_optimizer.update(gradient, before, displaced)
+        reference_state = _cycle.as_before(reference_state, before)
         displaced = optax.apply_updates(displaced, updates)
         return displaced, reference_state, gradient_at(displaced, i)
 

@@ -84,7 +84,13 @@ def reference_step(
       params: θ + Δ.
     """
     updates, reference_state = options.reference_optimizer.update(grads, displacement.reference_state, params)
+    reference_state = as_before(reference_state, displacement.reference_state)
     return Displacement(optax.apply_updates(displacement.delta, updates), reference_state)
+
+
+def as_before(state: chex.ArrayTree, before: chex.ArrayTree) -> chex.ArrayTree:
+    """A new state in the dtypes of the old one: gradients wider than the parameters would widen its moments."""
+    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), state, before)
 
 
 def zero_delta(

@@ -132,7 +132,7 @@ def profit_transparent(
             reference_state = state.reference_state
             if reset_reference_state:
                 reference_state = _cycle.select(first, reference_optimizer.init(params), reference_state)
-            delta = _cycle.select(first, optax.tree.zeros_like(state.displacement), state.displacement)
+            delta = jax.tree.map(lambda d: jnp.where(first, jnp.zeros((), d.dtype), d), state.displacement)
             displacement = _cycle.reference_step(options, grads, _cycle.Displacement(delta, reference_state), params)
             return _cycle.displace(theta, displacement.delta), state._replace(
                 reference_state=displacement.reference_state,
@@ -146,7 +146,7 @@ def profit_transparent(
             step = _cycle.main_step(options, grads, state.displacement, state, theta, extra_args)
             return optax.apply_updates(theta, step.updates), state._replace(
                 count=optax.safe_increment(state.count),
-                optimizer_state=step.optimizer_state,
+                optimizer_state=_cycle.as_before(step.optimizer_state, state.optimizer_state),
                 metrics=step.metrics,
                 reference_step=jnp.zeros_like(state.reference_step),
                 params=theta,
