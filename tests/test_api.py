@@ -1,0 +1,150 @@
+"""The conventions of the public interface, by introspection."""
+
+import ast
+import doctest
+import importlib
+import importlib.resources
+import inspect
+import pkgutil
+import re
+import textwrap
+
+import pytest
+
+import profit_optax
+
+# Names, order and defaults as in the contract; those after the star are keywords only. Annotations are left out.
+SIGNATURES = {
+    "profit": "(optimizer, reference_optimizer, n_ref=1, *, warmup_steps=0, displacement='accumulate', "
+    "displacement_dtype=None, reset_reference_state=False, axis_name=None)",
+    "profit_transparent": "(optimizer, reference_optimizer, n_ref=1, *, warmup_steps=0, displacement_dtype=None, "
+    "reset_reference_state=False, axis_name=None)",
+    "profit_lagged": "(optimizer, reference_optimizer, *, warmup_steps=0, displacement_dtype=None, axis_name=None)",
+    "eval_params": "(opt_state, params)",
+    "orthogonalize": "(gradient, displacement, *, axis_name=None)",
+    "reject_nonfinite": "(inner, max_consecutive_errors)",
+}
+# Where the contract leaves the rest of the keywords open.
+BEGINNINGS = {
+    "profit_sgd": "(learning_rate, lr_ratio=100.0, n_ref=1, *, form='closure'",
+    "profit_adamw": "(learning_rate, lr_ratio=100.0, n_ref=1, *, form='closure'",
+}
+FIELDS = {
+    "ProfitState": ["count", "optimizer_state", "reference_state", "metrics"],
+    "ProfitMetrics": ["inner_product", "cosine", "conflict", "displacement_norm", "gradient_norm"],
+}
+
+PUBLIC = {name: getattr(profit_optax, name) for name in profit_optax.__all__}
+FUNCTIONS = [name for name, value in PUBLIC.items() if inspect.isfunction(value)]
+STATES = [name for name, value in PUBLIC.items() if inspect.isclass(value)]
+MODULES = ["profit_optax", *(m.name for m in pkgutil.walk_packages(profit_optax.__path__, "profit_optax."))]
+
+
+def without_annotations(function):
+    signature = inspect.signature(function)
+    bare = [p.replace(annotation=inspect.Parameter.empty) for p in signature.parameters.values()]
+    return str(signature.replace(parameters=bare, return_annotation=inspect.Signature.empty))
+
+
+def sections(value):
+    """The sections of a Google-style docstring: {"": the summary, "Args": its text, ...}."""
+    parts = re.split(r"^([A-Z]\w+):\n(?=[ ]{2}\S)", inspect.getdoc(value), flags=re.MULTILINE)
+    return {"": parts[0], **dict(zip(parts[1::2], parts[2::2], strict=True))}
+
+
+def documented(section):
+    """The names that a section of a docstring explains."""
+    return [name.lstrip("*") for name in re.findall(r"^  (\*{0,2}\w+):", section, flags=re.MULTILINE)]
+
+
+def test_the_public_names_are_listed_in_order_and_belong_to_the_package():
+    assert list(PUBLIC) == sorted(PUBLIC)
+    for value in PUBLIC.values():
+        assert value.__module__.startswith("profit_optax.")
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC.keys() & SIGNATURES.keys()))
+def test_signatures_are_those_of_the_contract(name):
+    assert without_annotations(PUBLIC[name]) == SIGNATURES[name]
+
+
+@pytest.mark.parametrize("name", sorted(PUBLIC.keys() & BEGINNINGS.keys()))
+def test_signatures_of_aliases_begin_as_in_the_contract(name):
+    assert without_annotations(PUBLIC[name]).startswith(BEGINNINGS[name])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_public_function_is_in_the_contract(name):
+    assert name in SIGNATURES | BEGINNINGS
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_every_argument_and_the_result_have_a_type(name):
+    signature = inspect.signature(PUBLIC[name])
+    assert all(p.annotation is not inspect.Parameter.empty for p in signature.parameters.values())
+    assert signature.return_annotation is not inspect.Signature.empty
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_options_after_the_first_three_arguments_are_keywords_only(name):
+    positional = [p for p in inspect.signature(PUBLIC[name]).parameters.values() if p.kind is not p.KEYWORD_ONLY]
+    assert len(positional) <= 3
+    assert all(p.kind is p.POSITIONAL_OR_KEYWORD for p in positional)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_docstrings_begin_with_one_sentence(name):
+    first, _, rest = inspect.getdoc(PUBLIC[name]).partition("\n")
+    assert first.endswith(".")
+    assert not rest or rest.startswith("\n")
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_docstrings_explain_arguments_result_errors_and_show_an_example(name):
+    found = sections(PUBLIC[name])
+    assert documented(found["Args"]) == list(inspect.signature(PUBLIC[name]).parameters)
+    assert found["Returns"].strip()
+    assert documented(found["Raises"])
+    assert ">>>" in found["Examples"]
+    assert found["References"].strip()
+    order = [title for title in found if title]
+    assert order == [title for title in ("Args", "Returns", "Raises", "Examples", "References") if title in order]
+
+
+@pytest.mark.parametrize("name", STATES)
+def test_states_are_named_tuples_whose_docstrings_name_every_field(name):
+    state = PUBLIC[name]
+    assert issubclass(state, tuple)
+    assert documented(sections(state)["Attributes"]) == list(state._fields)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_are_those_of_the_contract(name):
+    assert list(PUBLIC[name]._fields) == FIELDS[name]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples_in_docstrings_run(name):
+    failed, _ = doctest.testmod(importlib.import_module(name))
+    assert not failed
+
+
+def test_there_are_examples_to_run():
+    finder = doctest.DocTestFinder(exclude_empty=True)
+    tried = {test.name for name in MODULES for test in finder.find(importlib.import_module(name)) if test.examples}
+    assert {name.rpartition(".")[2] for name in tried} >= set(FUNCTIONS)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_modules_say_what_they_are_for(name):
+    assert importlib.import_module(name).__doc__
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_user_errors_are_no_assertions(name):
+    tree = ast.parse(textwrap.dedent(inspect.getsource(inspect.getmodule(PUBLIC[name]))))
+    assert not any(isinstance(node, ast.Assert) for node in ast.walk(tree))
+
+
+def test_the_package_is_typed():
+    assert importlib.resources.files(profit_optax).joinpath("py.typed").is_file()

@@ -1,0 +1,250 @@
+"""Every mistake that can be known statically: the argument's name, what came, what was expected, and the remedy."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from profit_optax import orthogonalize, profit, reject_nonfinite
+
+SGD = optax.sgd(0.1)
+PARAMS = {"w": jnp.ones(3), "b": jnp.ones(())}
+
+
+def loss_fn(params, batch):
+    return jnp.sum(params["w"] * batch["x"]) + params["b"]
+
+
+value_and_grad_fn = jax.value_and_grad(loss_fn)
+
+
+def update(
+    n_ref=1, *, grads=PARAMS, params=PARAMS, init=PARAMS, fn=value_and_grad_fn, batches=None, wrap=lambda tx: tx
+):
+    """An update whose arguments are right but for those that a test replaces."""
+    tx = profit(SGD, SGD, n_ref)
+    batches = {"x": jnp.ones((n_ref, 3))} if batches is None else batches
+    return tx.update(grads, tx.init(init), params, value_and_grad_fn=fn, batches=batches)
+
+
+def raises(error, *parts):
+    """Expects an error whose message has all `parts` in this order."""
+    return pytest.raises(error, match="(?s)" + ".*".join(map(re.escape, parts)))
+
+
+def test_the_update_that_the_other_tests_break_is_right():
+    update()
+    update(3)
+
+
+@pytest.mark.parametrize("n_ref", [0, -1])
+def test_n_ref_below_1(n_ref):
+    with raises(ValueError, "n_ref must be at least 1", f"got {n_ref}", "n_ref=1"):
+        profit(SGD, SGD, n_ref)
+
+
+@pytest.mark.parametrize("value", [1.0, "1", True, None])
+@pytest.mark.parametrize("name", ["n_ref", "warmup_steps"])
+def test_counts_that_are_no_ints(name, value):
+    with raises(TypeError, f"{name} must be an int", f"got {value!r}", "whole number"):
+        profit(SGD, SGD, **{name: value})
+
+
+@pytest.mark.parametrize("name", ["n_ref", "warmup_steps"])
+def test_counts_may_be_numpy_ints(name):
+    profit(SGD, SGD, **{name: np.int64(2)})
+
+
+def test_negative_warmup_steps():
+    with raises(ValueError, "warmup_steps must be at least 0", "got -1", "Pass 0"):
+        profit(SGD, SGD, warmup_steps=-1)
+
+
+@pytest.mark.parametrize("name", ["n_ref", "warmup_steps"])
+def test_traced_counts(name):
+    with raises(TypeError, name, "int32[]", "optax.inject_hyperparams", "static_args=", name):
+        jax.jit(lambda value: profit(SGD, SGD, **{name: value}).init(PARAMS))(2)
+
+
+def test_unknown_displacement():
+    with raises(ValueError, "displacement must be one of", "'accumulate', 'subtract'", "got 'substract'"):
+        profit(SGD, SGD, displacement="substract")
+
+
+@pytest.mark.parametrize("value", ["float33", 3.5, object])
+def test_displacement_dtype_that_is_no_dtype(value):
+    with raises(TypeError, "displacement_dtype must be a", "got"):
+        profit(SGD, SGD, displacement_dtype=value)
+
+
+@pytest.mark.parametrize("value", [jnp.int32, "complex64", bool])
+def test_displacement_dtype_that_is_not_real_and_floating(value):
+    with raises(TypeError, "displacement_dtype must be a real floating-point dtype", f"got {jnp.dtype(value).name}"):
+        profit(SGD, SGD, displacement_dtype=value)
+
+
+def test_displacement_dtype_that_was_traced():
+    with raises(TypeError, "displacement_dtype must be a dtype", "JAX array", "static_args=", '"bfloat16"'):
+        profit(SGD, SGD, displacement_dtype=jnp.zeros(()))
+
+
+@pytest.mark.parametrize("value", [optax.sgd, 0.1, None])
+@pytest.mark.parametrize("name", ["optimizer", "reference_optimizer"])
+def test_optimizers_that_are_none(name, value):
+    with raises(TypeError, f"{name} must be an optax.GradientTransformation", "optax.sgd(1e-4)", "got", "Call the fac"):
+        profit(**{"optimizer": SGD, "reference_optimizer": SGD} | {name: value})
+
+
+def test_missing_closure():
+    with raises(ValueError, "value_and_grad_fn is missing", "tx.update(", "profit_transparent", "profit_lagged"):
+        update(fn=None)
+
+
+def test_update_as_loops_of_other_optimizers_call_it():
+    tx = profit(SGD, SGD)
+    with raises(ValueError, "value_and_grad_fn is missing", "profit_transparent", "profit_lagged"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS)
+
+
+def test_closure_that_is_no_function():
+    with raises(TypeError, "value_and_grad_fn must be a function", "got dict", "jax.value_and_grad(loss_fn)"):
+        update(fn=PARAMS)
+
+
+def test_missing_params():
+    with raises(ValueError, "profit needs the parameters", "update(grads, state, params", "params=None"):
+        update(params=None)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 5])
+def test_missing_batches_in_warm_up_too(warmup_steps):
+    tx = profit(SGD, SGD, 2, warmup_steps=warmup_steps)
+    with raises(ValueError, "batches is missing", "leading axis of length n_ref = 2", "warm-up"):
+        tx.update(PARAMS, tx.init(PARAMS), PARAMS, value_and_grad_fn=value_and_grad_fn)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 3)], ids=str)
+def test_batch_without_its_leading_axis(shape):
+    with raises(
+        ValueError, "batches['x'] must have a leading axis of length n_ref = 1", f"got shape {shape}",
+        "jax.tree.map(lambda x: x[None], batch)",
+    ):  # fmt: skip
+        update(batches={"x": jnp.ones(shape)})
+
+
+def test_batches_of_another_leading_axis_name_the_leaf():
+    batches = {"x": jnp.ones((3, 3)), "extra": [np.ones((3, 2)), np.ones((4, 2))]}
+    with raises(ValueError, "batches['extra'][1]", "length n_ref = 3", "got shape (4, 2)", "jnp.stack") as error:
+        update(3, batches=batches)
+    assert "x[None]" not in str(error.value)
+
+
+def test_batches_that_are_a_single_array():
+    with raises(ValueError, "batches must have a leading axis of length n_ref = 2", "got shape (5,)"):
+        update(2, batches=jnp.ones(5))
+
+
+def test_closure_that_returns_gradients_without_a_value():
+    with raises(TypeError, "must return the pair (value, grads)", "gradients without a value", "jax.value_and_grad"):
+        update(fn=jax.grad(loss_fn))
+
+
+def test_closure_that_returns_gradients_without_a_value_where_params_are_a_pair():
+    pair = (jnp.ones(3), jnp.ones(3))
+    gradient = jax.grad(lambda params, batch: jnp.sum(params[0] * params[1] * batch["x"]))
+    with raises(TypeError, "must return the pair (value, grads)", "gradients without a value", "jax.value_and_grad"):
+        update(grads=pair, params=pair, init=pair, fn=gradient)
+
+
+@pytest.mark.parametrize("result", [jnp.zeros(()), (), (0.0, PARAMS, {})], ids=["value", "empty", "triple"])
+def test_closure_that_returns_something_else(result):
+    with raises(TypeError, "must return the pair (value, grads)", "got a", "jax.value_and_grad(loss_fn)"):
+        update(fn=lambda params, batch: result)
+
+
+def test_closure_that_returns_gradients_of_another_tree():
+    with raises(
+        ValueError, "value_and_grad_fn returned", "tree structure of grads", "expected:", "'b'", "got:", "same pa"
+    ):
+        update(fn=lambda params, batch: (0.0, {"w": params["w"]}))
+
+
+def test_closure_that_returns_gradients_of_another_shape():
+    wrong = {"w": jnp.ones(4), "b": jnp.ones(())}
+    with raises(ValueError, "value_and_grad_fn returned", "['w'] expected (3,), got (4,)", "same parameters"):
+        update(fn=lambda params, batch: (0.0, wrong))
+
+
+def test_grads_of_another_tree():
+    with raises(ValueError, "grads must have the tree structure of params", "expected:", "got:", "same parameters"):
+        update(grads={"w": jnp.ones(3)})
+
+
+def test_grads_of_another_shape():
+    with raises(ValueError, "grads must have the shapes of params", "['w'] expected (3,), got (1, 3)"):
+        update(grads={"w": jnp.ones((1, 3)), "b": jnp.ones(())})
+
+
+LABELS = {"w": "train", "b": "freeze"}
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx: optax.masked(tx, {"w": True, "b": False}),
+        lambda tx: optax.partition({"train": tx, "freeze": optax.set_to_zero()}, LABELS),
+    ],
+    ids=["masked", "partition"],
+)
+def test_masked_and_partition_around_the_closure_form(wrap):
+    message = raises(
+        ValueError, "params['b'] is a MaskedNode", "optax.masked or optax.partition", "inside both optimizers",
+        "optax.set_to_zero()", "profit(freeze(", "freeze(",
+    )  # fmt: skip
+    with message:
+        wrap(profit(SGD, SGD)).init(PARAMS)
+    tx = profit(SGD, SGD)
+    masked = PARAMS | {"b": optax.MaskedNode()}
+    with message:
+        tx.update(masked, tx.init({}), masked, value_and_grad_fn=value_and_grad_fn, batches={"x": jnp.ones((1, 3))})
+
+
+def test_the_form_that_the_error_about_masks_shows_works():
+    freeze = lambda tx: optax.partition({"train": tx, "freeze": optax.set_to_zero()}, LABELS)  # noqa: E731
+    tx = profit(freeze(optax.adamw(1e-4)), freeze(optax.sgd(1e-5)))
+    tx.update(PARAMS, tx.init(PARAMS), PARAMS, value_and_grad_fn=value_and_grad_fn, batches={"x": jnp.ones((1, 3))})
+
+
+def test_orthogonalize_of_two_trees():
+    with raises(ValueError, "displacement must have the tree structure of gradient", "expected:", "got:"):
+        orthogonalize({"w": jnp.ones(3)}, {"v": jnp.ones(3)})
+
+
+def test_orthogonalize_of_two_shapes():
+    with raises(ValueError, "displacement must have the shapes of gradient", "['w'] expected (3,), got (2,)"):
+        orthogonalize({"w": jnp.ones(3)}, {"w": jnp.ones(2)})
+
+
+@pytest.mark.parametrize("value", [optax.sgd, 0.1])
+def test_reject_nonfinite_of_no_optimizer(value):
+    with raises(TypeError, "inner must be an optax.GradientTransformation", "got"):
+        reject_nonfinite(value, 1)
+
+
+def test_reject_nonfinite_with_a_negative_count():
+    with raises(ValueError, "max_consecutive_errors must be at least 0", "got -1"):
+        reject_nonfinite(SGD, -1)
+
+
+@pytest.mark.parametrize("value", [1.5, True])
+def test_reject_nonfinite_with_a_count_that_is_no_int(value):
+    with raises(TypeError, "max_consecutive_errors must be an int", f"got {value!r}"):
+        reject_nonfinite(SGD, value)
+
+
+def test_mistakes_are_found_while_tracing():
+    with raises(ValueError, "value_and_grad_fn is missing"):
+        jax.eval_shape(lambda: update(fn=None))

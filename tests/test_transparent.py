@@ -1,0 +1,363 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from profit_optax import eval_params, profit, profit_transparent
+from tests import forms, regression
+
+REFERENCE = {
+    "momentum": (optax.sgd(0.02, momentum=0.5), {}),
+    "momentum, reset": (optax.sgd(0.02, momentum=0.5), {"reset_reference_state": True}),
+}
+
+
+@pytest.mark.parametrize("reference", REFERENCE)
+@pytest.mark.parametrize("warmup_steps", [0, 3])
+@pytest.mark.parametrize("n_ref", [1, 2, 4])
+def test_a_cycle_equals_one_step_of_the_closure_form(n_ref, warmup_steps, reference):
+    steps = 20
+    optimizers = optax.sgd(0.05, momentum=0.9), REFERENCE[reference][0]
+    options = {"warmup_steps": warmup_steps} | REFERENCE[reference][1]
+    theta, batches = regression.params(), regression.data(steps, n_ref + 1)
+
+    closure = forms.run_steps(profit(*optimizers, n_ref, **options), theta, batches)
+    calls = forms.run_calls(
+        profit_transparent(*optimizers, n_ref, **options), theta, forms.one_batch_a_call(batches, warmup_steps)
+    )
+
+    assert forms.relative_error(forms.last(calls.params), forms.last(closure.params), theta) <= 2e-5
+    at_main_calls = jax.tree.map(lambda x: x[forms.main_calls(steps, n_ref, warmup_steps)], calls.metrics)
+    np.testing.assert_array_equal(at_main_calls.conflict, closure.metrics.conflict)
+    np.testing.assert_allclose(at_main_calls.cosine, closure.metrics.cosine, atol=1e-4)
+    np.testing.assert_allclose(at_main_calls.displacement_norm, closure.metrics.displacement_norm, rtol=1e-4)
+    assert 0 < np.sum(closure.metrics.conflict[warmup_steps:]) < steps - warmup_steps
+    assert calls.state.count == closure.state.count == steps
+
+
+def stepper(tx):
+    """One call of the loop: `params, state = call(grads, state, params)`."""
+
+    @jax.jit
+    def call(grads, state, params):
+        updates, state = tx.update(grads, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return call
+
+
+def test_the_calls_of_a_cycle_walk_along_the_reference_steps_and_the_last_one_comes_back():
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25), n_ref=3)
+    call, theta = stepper(tx), {"w": jnp.array([1.0, -2.0]), "b": jnp.array([4.0])}
+    params, state = theta, tx.init(theta)
+    for expected in ([0.0, -2.0, 4.0], [-1.0, -2.0, 4.0], [-1.0, -2.0, 5.0]):
+        grads = {"w": jnp.array([4.0, 0.0]), "b": jnp.array([0.0])}
+        if expected[2] == 5.0:
+            grads = {"w": jnp.array([0.0, 0.0]), "b": jnp.array([-4.0])}
+        params, state = call(grads, state, params)
+        assert [*params["w"].tolist(), *params["b"].tolist()] == expected
+    # Δ = (−2, 0, 1), ω = −5 and ⟨Δ, Δ⟩ = 5: what is left of g is g + Δ.
+    params, state = call({"w": jnp.array([4.0, 2.0]), "b": jnp.array([3.0])}, state, params)
+    assert params["w"].tolist() == [1.0 - 0.5 * 2.0, -2.0 - 0.5 * 2.0]
+    assert params["b"].tolist() == [4.0 - 0.5 * 4.0]
+    assert state.metrics.inner_product == -5.0
+
+
+def test_the_caller_stands_at_the_rounded_sum_and_not_at_a_sum_of_rounded_moves():
+    eps = float(jnp.finfo(jnp.float32).eps)
+    tx = profit_transparent(optax.sgd(1.0), optax.sgd(1.0), n_ref=4)
+    call, theta = stepper(tx), jnp.ones(1)
+    params, state = theta, tx.init(theta)
+    for _ in range(4):
+        params, state = call(jnp.array([-eps / 4]), state, params)
+    assert params.tolist() == [1.0 + eps]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_displacement_below_the_rounding_of_the_parameters_is_still_projected_against(dtype):
+    tx = profit_transparent(optax.sgd(1.0), optax.sgd(1e-6))
+    call, theta = stepper(tx), jnp.ones(2, dtype)
+    params, state = theta, tx.init(theta)
+    params, state = call(jnp.array([1e-3, 0.0], dtype), state, params)
+    assert params.tolist() == [1.0, 1.0]
+    params, state = call(jnp.array([0.5, 0.25], dtype), state, params)
+    assert params.tolist() == [1.0, 0.75]
+    assert bool(state.metrics.conflict)
+
+
+def ulp(x, dtype):
+    return 2.0 ** np.floor(np.log2(x)) * float(jnp.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("size", [1e-3, 0.3, 3.0, 100.0])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_hundred_cycles_without_main_updates_leave_theta_where_it_was(dtype, size):
+    tx = profit_transparent(optax.set_to_zero(), optax.sgd(1.0), n_ref=1)
+    theta = jax.random.normal(jax.random.key(0), (64,)).astype(dtype)
+    grads = (jax.random.normal(jax.random.key(1), (200, 64)) * size).astype(dtype)
+    params = np.float64(forms.run_calls(tx, theta, grads, lambda p, g: jnp.sum(p * g)).params)
+    start, largest = np.float64(theta), np.maximum(np.abs(np.float64(theta)), np.abs(params).max(axis=0))
+    assert np.all(np.abs(params[1::2] - start[None]) <= ulp(largest, dtype)[None])
+    assert np.any(params[0::2] != start[None])
+    if size < 1:
+        # Differences of numbers within a factor of two of each other are exact.
+        near = np.abs(params[0::2] / start[None])
+        exact = np.all((near > 0.5) & (near < 2), axis=0)
+        assert np.any(exact)
+        np.testing.assert_array_equal(params[1::2, exact], np.broadcast_to(start[exact], params[1::2, exact].shape))
+
+
+def test_an_edit_between_two_cycles_is_taken_over():
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25))
+    call, params = stepper(tx), jnp.array([1.0, 2.0])
+    state = tx.init(params)
+    for _ in range(2):
+        params, state = call(jnp.array([1.0, 0.0]), state, params)
+    edited = jnp.array([8.0, -8.0])
+    params, state = call(jnp.array([2.0, 0.0]), state, edited)
+    assert params.tolist() == [7.5, -8.0]
+    assert eval_params(state, params).tolist() == edited.tolist()
+    params, state = call(jnp.array([0.0, 2.0]), state, params)
+    assert params.tolist() == [8.0, -9.0]
+
+
+def test_an_edit_within_a_cycle_is_overwritten():
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25), n_ref=2)
+    call, params = stepper(tx), jnp.array([1.0, 2.0])
+    state = tx.init(params)
+    for expected in ([0.5, 2.0], [0.0, 2.0], [1.0, 1.0]):
+        grads = jnp.array([0.0, 2.0]) if expected == [1.0, 1.0] else jnp.array([2.0, 0.0])
+        params, state = call(grads, state, params + 64.0 * (state.reference_step > 0))
+        assert params.tolist() == expected
+
+
+def test_the_first_call_takes_theta_from_the_caller_and_not_from_init():
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25))
+    params, state = stepper(tx)(jnp.array([1.0]), tx.init(jnp.array([5.0])), jnp.array([2.0]))
+    assert params.tolist() == [1.75]
+    assert eval_params(state, params).tolist() == [2.0]
+
+
+def test_a_warm_up_step_is_one_call_of_the_main_optimizer_alone():
+    optimizer = optax.sgd(0.5, momentum=0.5)
+    tx = profit_transparent(optimizer, optax.sgd(lambda count: 0.25), n_ref=2, warmup_steps=2)
+    call, alone = stepper(tx), stepper(optimizer)
+    params = expected = jnp.array([1.0, 2.0])
+    state, alone_state = tx.init(params), optimizer.init(params)
+    for i in range(2):
+        grads = jnp.array([1.0, -1.0 - i])
+        params, state = call(grads, state, params)
+        expected, alone_state = alone(grads, alone_state, expected)
+        assert params.tolist() == expected.tolist()
+        assert (int(state.count), int(state.reference_step)) == (i + 1, 0)
+        assert optax.tree.get(state.reference_state, "count") == 0
+        assert (float(state.metrics.displacement_norm), bool(state.metrics.conflict)) == (0.0, False)
+        assert state.metrics.gradient_norm == jnp.linalg.norm(grads)
+    counts = []
+    for _ in range(6):
+        params, state = call(jnp.array([1.0, 1.0]), state, params)
+        counts.append(
+            (int(state.count), int(state.reference_step), int(optax.tree.get(state.reference_state, "count")))
+        )
+    assert counts == [(2, 1, 1), (2, 2, 2), (3, 0, 2), (3, 1, 3), (3, 2, 4), (4, 0, 4)]
+
+
+def test_metrics_and_count_change_on_main_calls_only():
+    n_ref = 2
+    tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.02), n_ref)
+    run = forms.run_calls(tx, regression.params(), forms.one_batch_a_call(regression.data(4, n_ref + 1)))
+    assert not any(np.any(x[:n_ref]) for x in run.metrics)
+    for x in run.metrics[:2] + run.metrics[3:]:
+        changes = np.flatnonzero(np.diff(x) != 0) + 1
+        np.testing.assert_array_equal(changes, forms.main_calls(4, n_ref))
+
+
+def refusing_extra_args(inner):
+    def update(updates, state, params=None, **extra_args):
+        assert not extra_args
+        return inner.update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def test_the_main_optimizer_sees_theta_and_the_reference_optimizer_the_displaced_parameters():
+    main = forms.seeing(optax.sgd(0.5), extra="temperature")
+    reference = refusing_extra_args(forms.seeing(optax.sgd(0.25)))
+    tx = profit_transparent(main, reference, n_ref=2)
+    theta = jnp.array([1.0, 2.0])
+    params, state = theta, tx.init(theta)
+    held = []
+    for _ in range(3):
+        held.append(params)
+        updates, state = tx.update(jnp.array([4.0, 0.0]), state, params, temperature=3.0, unknown="ignored")
+        params = optax.apply_updates(params, updates)
+        if len(held) < 3:
+            assert optax.tree.get(state.reference_state, "seen").tolist() == held[-1].tolist()
+    assert held[-1].tolist() == [-1.0, 2.0]
+    assert optax.tree.get(state.optimizer_state, "seen").tolist() == theta.tolist()
+    assert optax.tree.get(state.optimizer_state, "extra") == 3.0
+
+
+@pytest.mark.parametrize(("params_dtype", "grads_dtype"), [("bfloat16", "float32"), ("float32", "bfloat16")])
+def test_updates_have_the_dtypes_of_the_gradients_at_every_call(params_dtype, grads_dtype):
+    tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.1))
+    params = {"a": jnp.ones(2, params_dtype), "b": jnp.ones(2)}
+    grads = {"a": jnp.ones(2, grads_dtype), "b": jnp.ones(2)}
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = jax.jit(tx.update)(grads, state, params)
+        assert (updates["a"].dtype, updates["b"].dtype) == (jnp.dtype(grads_dtype), jnp.float32)
+        params = optax.apply_updates(params, updates)
+
+
+@pytest.mark.parametrize("main", [optax.adam(0.1), optax.sgd(0.1, momentum=0.9)], ids=["adam", "momentum"])
+def test_wide_gradients_of_narrow_parameters_are_taken_by_optimizers_with_moments(main):
+    tx = profit_transparent(main, optax.sgd(0.1, momentum=0.5))
+    params, grads = jnp.ones(2, "bfloat16"), jnp.ones(2)
+    state = tx.init(params)
+    for _ in range(3):
+        updates, state = jax.jit(tx.update)(grads, state, params)
+        params = optax.apply_updates(params, updates)
+    assert np.all(np.isfinite(params))
+
+
+def test_wide_gradients_restore_narrow_parameters_bit_for_bit():
+    tx = profit_transparent(optax.set_to_zero(), optax.sgd(1.0))
+    theta = jax.random.normal(jax.random.key(0), (64,), jnp.bfloat16)
+    call, grads = stepper(tx), jax.random.normal(jax.random.key(1), (64,))
+    displaced, state = call(grads, tx.init(theta), theta)
+    params, _ = call(grads, state, displaced)
+    assert not np.array_equal(displaced, theta)
+    np.testing.assert_array_equal(params, theta)
+
+
+def test_the_displacement_that_is_applied_and_projected_against_is_the_one_rounded_to_its_dtype():
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(1.0), displacement_dtype="bfloat16")
+    call, params = stepper(tx), jnp.zeros(1)
+    g = 1.0 + 2.0**-12
+    params, state = call(jnp.array([g]), tx.init(params), params)
+    assert (state.displacement.dtype, params.tolist()) == (jnp.bfloat16, [-1.0])
+    _, state = call(jnp.array([1.0]), state, params)
+    assert state.metrics.displacement_norm == 1.0
+
+
+@pytest.mark.parametrize("at_call", [0, 1, 2])
+def test_a_nan_in_any_gradient_of_a_cycle_makes_the_whole_update_nan(at_call):
+    tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.1), n_ref=2)
+    params = {"a": jnp.ones(2), "b": jnp.ones(3)}
+    call, state = stepper(tx), tx.init(params)
+    for i in range(3):
+        grads = {"a": jnp.ones(2), "b": jnp.array([1.0, jnp.nan if i == at_call else 1.0, 1.0])}
+        params, state = call(grads, state, params)
+    assert all(np.all(np.isnan(leaf)) for leaf in params.values())
+    assert np.isnan(state.metrics.cosine)
+
+
+def test_a_nan_does_not_outlive_its_cycle_once_the_parameters_are_replaced():
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25))
+    call, theta = stepper(tx), jnp.array([1.0, 2.0])
+    params, state = theta, tx.init(theta)
+    for _ in range(2):
+        params, state = call(jnp.array([jnp.nan, 1.0]), state, params)
+    params = theta
+    for expected in ([0.0, 2.0], [1.0, 0.0]):
+        params, state = call(jnp.array([4.0, 0.0]) if expected[0] == 0 else jnp.array([2.0, 4.0]), state, params)
+        assert params.tolist() == expected
+
+
+def test_a_complex_leaf_enters_as_its_real_and_imaginary_parts():
+    rng = np.random.default_rng(0)
+    parts = {name: rng.normal(size=(4, 3, 5)).astype(np.float32) + 0.5 for name in ("re", "im")}
+    start = {"re": jnp.ones(5), "im": jnp.zeros(5)}
+    tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.05), n_ref=2, displacement_dtype="float32")
+    expected = forms.run_on_gradients(tx, "transparent", parts, start, 2)
+    gradients = {"z": parts["re"] + 1j * parts["im"]}
+    run = forms.run_on_gradients(tx, "transparent", gradients, {"z": start["re"] + 1j * start["im"]}, 2)
+    assert run.state.displacement["z"].dtype == jnp.complex64
+    np.testing.assert_allclose(run.params["z"].real, expected.params["re"], atol=1e-6)
+    np.testing.assert_allclose(run.params["z"].imag, expected.params["im"], atol=1e-6)
+    np.testing.assert_allclose(run.metrics.inner_product, expected.metrics.inner_product, rtol=1e-5, atol=1e-6)
+    assert np.any(expected.metrics.conflict)
+
+
+@pytest.mark.parametrize("params", [{}, {"none": None, "size 0": jnp.zeros((0, 3))}, {"w": jnp.zeros(2)}])
+def test_empty_trees_and_zero_gradients_give_no_nan(params):
+    tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.05), n_ref=2, displacement_dtype="float32")
+    call, state, zeros = stepper(tx), tx.init(params), params
+    for _ in range(4):
+        params, state = call(zeros, state, params)
+    forms.assert_same(params, zeros)
+    assert not np.any(jax.tree.leaves(state.metrics))
+
+
+def test_leaves_that_are_frozen_in_both_optimizers_take_no_part():
+    rng = np.random.default_rng(0)
+    params = {"w": jnp.ones(3), "frozen": jnp.ones(4)}
+    gradients = jax.tree.map(lambda x: rng.normal(size=(4, 3, *x.shape)).astype(np.float32) + 0.5, params)
+
+    def freeze(inner):
+        return optax.partition({"train": inner, "freeze": optax.set_to_zero()}, {"w": "train", "frozen": "freeze"})
+
+    main, reference = optax.sgd(0.1, momentum=0.5), optax.sgd(0.05)
+    run = forms.run_on_gradients(
+        profit_transparent(freeze(main), freeze(reference), 2), "transparent", gradients, params, 2
+    )
+    del gradients["frozen"]
+    expected = forms.run_on_gradients(
+        profit_transparent(main, reference, 2), "transparent", gradients, {"w": params["w"]}, 2
+    )
+    np.testing.assert_allclose(run.params["w"], expected.params["w"], rtol=1e-6)
+    np.testing.assert_array_equal(run.params["frozen"], 1.0)
+    np.testing.assert_allclose(run.metrics.gradient_norm, expected.metrics.gradient_norm, rtol=1e-6)
+    np.testing.assert_allclose(run.metrics.cosine, expected.metrics.cosine, rtol=1e-5)
+
+
+def test_a_vmapped_sweep_of_reference_rates_equals_each_rate_alone():
+    rates, batches = jnp.array([0.1, 0.02]), forms.one_batch_a_call(regression.data(4, 3))
+
+    def run(rate):
+        tx = profit_transparent(optax.sgd(0.05), optax.sgd(rate), n_ref=2, warmup_steps=1)
+        return forms.last(forms.run_calls(tx, regression.params(), batches).theta)
+
+    swept = jax.vmap(run)(rates)
+    for i, rate in enumerate(rates):
+        one = jax.tree.map(lambda x, i=i: x[i], swept)
+        assert forms.relative_error(one, run(rate), regression.params()) <= 2e-5
+
+
+def test_it_holds_two_more_copies_of_the_parameters_and_no_third():
+    params = jnp.zeros(1000)
+    state = profit_transparent(optax.sgd(0.1), optax.sgd(0.1), n_ref=3).init(params)
+    assert sum(x.size for x in jax.tree.leaves(state) if x.size > 1) == 2 * params.size
+
+
+def test_it_refuses_to_be_called_without_params():
+    tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.1))
+    with pytest.raises(ValueError, match="profit_transparent needs the parameters"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)))
+
+
+def test_it_refuses_gradients_of_another_tree_or_shape():
+    tx, params = profit_transparent(optax.sgd(0.1), optax.sgd(0.1)), {"w": jnp.ones(2)}
+    with pytest.raises(ValueError, match="grads must have the tree structure of params"):
+        tx.update({"v": jnp.ones(2)}, tx.init(params), params)
+    with pytest.raises(ValueError, match=re.escape("grads must have the shapes of params: at ['w']")):
+        tx.update({"w": jnp.ones(3)}, tx.init(params), params)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"n_ref": 0}, ValueError, "n_ref must be at least 1, got 0"),
+        ({"n_ref": jnp.array(1)}, TypeError, "inject_hyperparams"),
+        ({"warmup_steps": -1}, ValueError, "warmup_steps must be at least 0, got -1"),
+        ({"warmup_steps": jnp.array(1)}, TypeError, "static_args"),
+        ({"displacement_dtype": "int32"}, TypeError, "displacement_dtype must be a real floating-point dtype"),
+    ],
+)
+def test_it_refuses_options_that_make_no_sense(options, error, message):
+    with pytest.raises(error, match=message):
+        profit_transparent(optax.sgd(0.1), optax.sgd(0.1), **options)

@@ -1,0 +1,103 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from profit_optax import eval_params, profit_lagged, profit_transparent
+from tests import forms, regression
+from tests.algorithm1 import Adam, Profit, Sgd, float64
+from tests.recurrence import Lagged
+
+MAIN = {
+    "sgd": (lambda: optax.sgd(0.1), lambda: Sgd(0.1)),
+    "momentum": (lambda: optax.sgd(0.05, momentum=0.9), lambda: Sgd(0.05, momentum=0.9)),
+    "adamw": (lambda: optax.adamw(0.03, weight_decay=0.1), lambda: Adam(0.03, weight_decay=0.1)),
+}
+REFERENCE = {
+    "sgd": (lambda: optax.sgd(0.05), lambda: Sgd(0.05)),
+    "momentum": (lambda: optax.sgd(0.05, momentum=0.5), lambda: Sgd(0.05, momentum=0.5)),
+}
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 3])
+@pytest.mark.parametrize(("main", "reference"), [("sgd", "sgd"), ("momentum", "momentum"), ("adamw", "momentum")])
+@pytest.mark.parametrize("n_ref", [1, 3])
+def test_the_transparent_form_is_algorithm_1(n_ref, main, reference, warmup_steps):
+    steps, start = 12, regression.params(np.float64)
+    batches = regression.data(steps, n_ref + 1, np.float64)
+    tx = profit_transparent(MAIN[main][0](), REFERENCE[reference][0](), n_ref, warmup_steps=warmup_steps)
+    run = forms.run_calls(tx, start, forms.one_batch_a_call(batches, warmup_steps))
+
+    algorithm = Profit(MAIN[main][1](), REFERENCE[reference][1](), n_ref, warmup_steps)
+    theta, calls = float64(start), forms.main_calls(steps, n_ref, warmup_steps)
+    for i in range(steps):
+        step_batches = [{name: x[i, j] for name, x in batches.items()} for j in range(n_ref + 1)]
+        theta = algorithm.step(theta, regression.gradient, step_batches)
+        held = jax.tree.map(lambda x, i=i: x[calls[i]], run.params)
+        assert forms.relative_error(held, theta, start) <= 1e-10
+
+    seen, saw = algorithm.projections[warmup_steps:], jax.tree.map(lambda x: x[calls[warmup_steps:]], run.metrics)
+    for name in saw._fields:
+        np.testing.assert_allclose(getattr(saw, name), [getattr(p, name) for p in seen], rtol=1e-8)
+    assert 0 < sum(p.conflict for p in seen) < len(seen)
+    assert saw.cosine.dtype == jnp.float64
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 3])
+@pytest.mark.parametrize(("main", "reference"), [("sgd", "sgd"), ("momentum", "momentum"), ("adamw", "momentum")])
+def test_the_lagged_form_is_its_recurrence(main, reference, warmup_steps):
+    steps, start = 20, regression.params(np.float64)
+    batches = jax.tree.map(lambda x: x[:, 0], regression.data(steps, 1, np.float64))
+    tx = profit_lagged(MAIN[main][0](), REFERENCE[reference][0](), warmup_steps=warmup_steps)
+    run = forms.run_calls(tx, start, batches)
+
+    expected = Lagged(float64(start), MAIN[main][1](), REFERENCE[reference][1](), warmup_steps)
+    for i in range(steps):
+        expected.step(regression.gradient, {name: x[i] for name, x in batches.items()})
+        theta, params = (jax.tree.map(lambda x, i=i: x[i], tree) for tree in (run.theta, run.params))
+        assert forms.relative_error(theta, expected.theta, start) <= 1e-10
+        assert forms.relative_error(params, expected.displaced, start) <= 1e-10
+
+    seen = expected.projections
+    for name in run.metrics._fields:
+        values = [getattr(p, name) for p in seen]
+        np.testing.assert_allclose(getattr(run.metrics, name), values, rtol=1e-8, atol=1e-12)
+    assert 0 < sum(p.conflict for p in seen) < steps - 1 - warmup_steps
+
+
+@pytest.mark.parametrize("case", forms.CASES.values(), ids=forms.CASES)
+def test_updates_keep_the_dtype_and_the_state_its_types_at_every_call(case):
+    tx = case.make()
+
+    def objective(params):
+        return jnp.sum(jnp.array([3.0, 1.0]) * (params["wide"] - 1) ** 2) + jnp.sum(params["narrow"] ** 2)
+
+    driven = forms.with_closure(case, tx, objective)
+
+    @jax.jit
+    def step(params, state):
+        updates, state = driven.update(jax.grad(objective)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    params = {"wide": jnp.array([-1.0, 10.0]), "narrow": jnp.ones(3, jnp.float32)}
+    state = tx.init(params)
+    expected = jax.tree.map(jax.typeof, (params, state))
+    assert eval_params(state, params)["wide"].dtype == jnp.float64
+    for _ in range(4):
+        params, state = step(params, state)
+        assert jax.tree.map(jax.typeof, (params, state)) == expected
+    assert step._cache_size() == 1
+
+
+@pytest.mark.parametrize("form", [profit_transparent, profit_lagged])
+@pytest.mark.parametrize(("params_dtype", "grads_dtype"), [("float64", "float32"), ("float32", "float64")])
+def test_gradients_of_another_width_keep_the_types_of_the_state(form, params_dtype, grads_dtype):
+    tx, params = form(optax.sgd(0.1), optax.sgd(0.1)), jnp.array([-1.0, 10.0], params_dtype)
+    state = tx.init(params)
+    expected = jax.tree.map(jax.typeof, state)
+    for _ in range(3):
+        updates, state = jax.jit(tx.update)(jnp.ones(2, grads_dtype), state, params)
+        assert updates.dtype == grads_dtype
+        assert jax.tree.map(jax.typeof, state) == expected
+        params = optax.apply_updates(params, updates)
