@@ -52,7 +52,7 @@ def test_a_quick_run_in_a_process_of_its_own(tmp_path):
     assert "\x1b" not in run.stdout
     content = json.loads((tmp_path / "out/demo/demo.json").read_text())
     assert [row["method"] for row in content["summary"]] == ["AdamW", "AdamW x2", "PROFIT", "PROFIT lagged"]
-    assert [run["gradients"] for run in content["runs"]] == [1, 2, 2]
+    assert [run["gradients"] for run in content["runs"]] == [1, 2, 2, 1]
     assert content["quick"]
     assert np.mean(content["old_accuracy_at_start"]) >= 0.98
     for run in content["runs"]:
@@ -63,6 +63,7 @@ def test_a_quick_run_in_a_process_of_its_own(tmp_path):
     cosines = [row["metrics"].get("cosine") for row in content["summary"]]
     assert cosines[:2] == [None, None]
     assert -1 < cosines[2] < 0
+    assert -1 < cosines[3] < 0
     picture = imread(tmp_path / "out/demo/demo.png")
     assert picture.shape[0] > 400
     assert picture.std() > 0.05
@@ -110,8 +111,8 @@ def test_every_option_changes_what_it_names(small_run, tmp_path):
     assert [(run["method"], run["rate"]) for run in basic["runs"]] == [
         (method, rate) for method in ("AdamW", "AdamW x2", "PROFIT", "PROFIT lagged") for rate in (1e-3, 2e-3)
     ]
-    assert [run["steps"][-1] for run in basic["runs"]] == [6, 3] * 3
-    assert [len(run["old"]) for run in basic["runs"]] == [3] * 6
+    assert [run["steps"][-1] for run in basic["runs"]] == [6, 3] * 4
+    assert [len(run["old"]) for run in basic["runs"]] == [3] * 8
 
     ratio = small_run(ratio="0.001")
     assert courses(ratio, "AdamW") == courses(basic, "AdamW")
@@ -119,7 +120,7 @@ def test_every_option_changes_what_it_names(small_run, tmp_path):
     assert courses(ratio, "PROFIT lagged") != courses(basic, "PROFIT lagged")
 
     n_ref = small_run(**{"n-ref": "2"})
-    assert [run["gradients"] for run in n_ref["runs"]] == [1, 1, 3, 3, 3, 3]
+    assert [run["gradients"] for run in n_ref["runs"]] == [1, 1, 3, 3, 3, 3, 1, 1]
     assert courses(n_ref, "AdamW") == courses(basic, "AdamW")
     assert courses(n_ref, "PROFIT") != courses(basic, "PROFIT")
 
@@ -130,9 +131,9 @@ def test_every_option_changes_what_it_names(small_run, tmp_path):
     other = small_run(angle="70", seeds="2", steps="10", rates="5e-3", output=str(tmp_path / "elsewhere/deep"))
     assert other["old_accuracy_at_start"] == basic["old_accuracy_at_start"][:2]
     assert starts(other)[0] != starts(basic)[0]
-    assert [len(run["old"]) for run in other["runs"]] == [2] * 3
-    assert [run["steps"][-1] for run in other["runs"]] == [10] * 3
-    assert [run["rate"] for run in other["runs"]] == [5e-3] * 3
+    assert [len(run["old"]) for run in other["runs"]] == [2] * 4
+    assert [run["steps"][-1] for run in other["runs"]] == [10] * 4
+    assert [run["rate"] for run in other["runs"]] == [5e-3] * 4
     assert (tmp_path / "elsewhere/deep/demo.png").exists()
 
 
