@@ -5,11 +5,12 @@ BIN := $(VENV)/bin
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help demo test lint format lagged rounding clean
+.PHONY: help bench demo test lint format lagged rounding clean
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
 	@echo "make test    linters, type check and the whole test suite"
+	@echo "make bench   what a step costs beside other optimizers (ARGS=--help)"
 	@echo "make lagged  along what the lagged form should displace: three directions on the demo's task"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make lint    linters and type check alone"
@@ -19,6 +20,9 @@ help:
 demo: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting.demo $(ARGS)
 
+bench: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.cost $(ARGS)
+
 lagged: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting.lagged
 
@@ -27,6 +31,7 @@ rounding: $(VENV)/.demo
 
 test: lint
 	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
+	$(BIN)/python -m pytest README.md
 	JAX_ENABLE_X64=1 $(BIN)/python -m pytest tests/x64
 	XLA_FLAGS=--xla_force_host_platform_device_count=8 $(BIN)/python -m pytest tests/multidevice
 

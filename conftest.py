@@ -1,4 +1,4 @@
-"""Runs the README's code: its blocks are one program, in the order in which they stand."""
+"""Runs the README's code: its blocks are one program, in the order in which they stand, for one process."""
 
 from sybil import Sybil
 from sybil.parsers.markdown import PythonCodeBlockParser

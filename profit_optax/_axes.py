@@ -63,8 +63,9 @@ def _broadcast_axes(tree: Any, axis_name: Any) -> list[Axes]:
     if axis_name is None:
         return [()] * len(jax.tree.leaves(tree))
     per_leaf = jax.tree.broadcast(axis_name, tree, is_leaf=_is_axes)
-    # The broadcast tree holds None and tuples at its leaves: flattened with the same test, one entry is one leaf.
-    return [_as_axes(axes) for axes in jax.tree.leaves(per_leaf, is_leaf=_is_axes)]
+    # Read at the places of the tree's leaves: the axes of a leaf are None or a tuple, which are no leaves themselves.
+    structure: Any = jax.tree.structure(tree)
+    return [_as_axes(axes) for axes in structure.flatten_up_to(per_leaf)]
 
 
 def _is_axes(x: Any) -> bool:

@@ -87,11 +87,13 @@ def orthogonalize(
     coefficient = jnp.where(conflict, products.cross / jnp.where(conflict, products.square, 1), 0)
     coefficient = jnp.where(finite, coefficient, jnp.nan)
 
-    # The products are those of s Δ and t g, so that (t g) − c (s Δ) = t (g − (c / t) (s Δ)).
-    factor = coefficient / products.gradient_scale
+    # The products are those of s Δ and t g, and t (g − c' Δ) = t g − c (s Δ). The factors are powers of two.
+    s, t, inverse = products.scale, products.gradient_scale, 1 / products.gradient_scale
 
     def project(g: jax.Array, d: jax.Array) -> jax.Array:
-        return (_widen(g, factor.dtype) - factor * (products.scale * _widen(d, factor.dtype))).astype(g.dtype)
+        projected = inverse * (t * _widen(g, t.dtype) - coefficient * (s * _widen(d, t.dtype)))
+        # Bit for bit: subtracting 0 would turn -0 into 0, and flush what is below the normal numbers.
+        return jnp.where(coefficient == 0, g, projected.astype(g.dtype))
 
     return jax.tree.map(project, gradient, displacement), _metrics(products, conflict, finite)
 
