@@ -33,7 +33,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
 	$(BIN)/python -m pytest README.md
 	JAX_ENABLE_X64=1 $(BIN)/python -m pytest tests/x64
-	XLA_FLAGS=--xla_force_host_platform_device_count=8 $(BIN)/python -m pytest tests/multidevice
+	XLA_FLAGS=--xla_force_host_platform_device_count=8 $(BIN)/python -m pytest --numprocesses=2 tests/multidevice
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

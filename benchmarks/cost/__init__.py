@@ -1,0 +1,1 @@
+"""What a step of PROFIT costs in time, memory and compilation, beside what a user would pick instead."""
