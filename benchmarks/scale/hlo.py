@@ -41,14 +41,14 @@ class Collective(NamedTuple):
       shapes: its results on one device; XLA merges small operations into one with many.
       devices: how many devices take part in each group.
       times: how often one run of the program executes it.
-      conditional: whether it stands in a branch, so that a run may not execute it at all.
+      depth: in how many nested branches it stands; what stands in none is executed in every run.
     """
 
     kind: str
     shapes: tuple[Shape, ...]
     devices: int
     times: int
-    conditional: bool
+    depth: int
 
     @property
     def bytes(self) -> int:
@@ -56,19 +56,14 @@ class Collective(NamedTuple):
         return sum(shape.bytes for shape in self.shapes)
 
     @property
-    def sent(self) -> float:
-        """Bytes that a device sends, each time, with the ring algorithms that reach the lower bound."""
-        others = self.devices - 1
-        if self.kind == "collective-permute":
-            return self.bytes
-        if self.kind == "reduce-scatter":
-            return self.bytes * others
-        return self.bytes * others / self.devices * (2 if self.kind == "all-reduce" else 1)
+    def numbers(self) -> tuple[Shape, ...]:
+        """Its results that are single numbers: XLA may merge those with arrays."""
+        return tuple(shape for shape in self.shapes if not shape.dimensions)
 
     @property
-    def is_scalar(self) -> bool:
-        """Whether it carries nothing but single numbers."""
-        return all(not shape.dimensions for shape in self.shapes)
+    def arrays(self) -> tuple[Shape, ...]:
+        """Its other results."""
+        return tuple(shape for shape in self.shapes if shape.dimensions)
 
 
 def collectives(text: str, devices: int) -> list[Collective]:
@@ -83,7 +78,7 @@ def collectives(text: str, devices: int) -> list[Collective]:
         collectives, which CPU programs have not.
     """
     computations, entry = _parse(text)
-    return list(_walk(computations, entry, devices, times=1, conditional=False))
+    return list(_walk(computations, entry, devices, times=1, depth=0))
 
 
 class _Call(NamedTuple):
@@ -147,14 +142,14 @@ def _group_size(line: str) -> int | None:
 
 
 def _walk(
-    computations: dict[str, list[_Call | _Raw]], name: str, devices: int, times: int | None, conditional: bool
+    computations: dict[str, list[_Call | _Raw]], name: str, devices: int, times: int | None, depth: int
 ) -> Iterator[Collective]:
     for item in computations.get(name, ()):
         if isinstance(item, _Raw):
             if times is None:
                 raise ValueError(f"{item.kind} stands in a loop of unknown length, in {name}")
-            yield Collective(item.kind, item.shapes, item.devices or devices, times, conditional)
+            yield Collective(item.kind, item.shapes, item.devices or devices, times, depth)
         else:
             inner = None if times is None or item.times is None else times * item.times
             for called in item.names:
-                yield from _walk(computations, called, devices, inner, conditional or item.conditional)
+                yield from _walk(computations, called, devices, inner, depth + item.conditional)

@@ -11,6 +11,9 @@ from jax.sharding import PartitionSpec as P
 
 Params = dict[str, jax.Array]
 
+# The parameters that are not in blocks.
+ENDS = ("embedding", "norm", "unembedding")
+
 
 class Config(NamedTuple):
     """A model's sizes.
@@ -75,8 +78,7 @@ def loss_fn(config: Config, mesh: jax.sharding.Mesh, params: Params, tokens: jax
     """
     gather = functools.partial(lax.with_sharding_constraint, shardings=NamedSharding(mesh, P()))
     by_sequence = NamedSharding(mesh, P(mesh.axis_names))
-    ends = ("embedding", "norm", "unembedding")
-    blocks = {name: x for name, x in params.items() if name not in ends}
+    blocks = {name: x for name, x in params.items() if name not in ENDS}
 
     def block(x: jax.Array, weights: Params) -> tuple[jax.Array, None]:
         weights = {name: gather(w) for name, w in weights.items()}
@@ -94,7 +96,7 @@ def loss_fn(config: Config, mesh: jax.sharding.Mesh, params: Params, tokens: jax
 
 
 def _normalize(x: jax.Array, scale: jax.Array) -> jax.Array:
-    return x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5) * scale
+    return x * lax.rsqrt(jnp.mean(x**2, axis=-1, keepdims=True) + 1e-5) * scale[None, None]
 
 
 def _attention(config: Config, weights: Params, x: jax.Array) -> jax.Array:
