@@ -4,6 +4,7 @@ Each curve is drawn beside the line that it should follow. A program that is exp
 is traced only: on the way to thousands of leaves XLA's time grows faster than their number.
 """
 
+import functools
 import json
 import math
 import time
@@ -29,17 +30,17 @@ from benchmarks.cost.report import environment, headline, plain, show, table
 from benchmarks.cost.stepper import lower_step, prepare
 from benchmarks.cost.summary import Interval, exact, interval
 
-_LAYERS = 8
 _BATCH = 8
 _LEAF = 16
 
 
 class Sizes(NamedTuple):
-    """How far each curve goes, and how wide the layers are while n_ref grows: the defaults depend on --quick."""
+    """How far each curve goes, and the layers of the MLP in it: the defaults depend on --quick."""
 
     parameters: tuple[int, ...]
     leaves: tuple[int, ...]
     n_refs: tuple[int, ...]
+    layers: int
     width: int
     rounds: int
 
@@ -48,10 +49,11 @@ FULL = Sizes(
     parameters=(1_000_000, 3_000_000, 10_000_000, 30_000_000, 100_000_000),
     leaves=(10, 30, 100, 300, 1000, 5000),
     n_refs=(1, 2, 4, 8, 16),
+    layers=8,
     width=1024,
     rounds=7,
 )
-QUICK = Sizes(parameters=(1_000, 10_000), leaves=(3, 10), n_refs=(1, 2), width=16, rounds=2)
+QUICK = Sizes(parameters=(1_000, 10_000), leaves=(3, 10), n_refs=(1, 2), layers=2, width=16, rounds=2)
 
 
 class Point(NamedTuple):
@@ -255,8 +257,8 @@ def markdown(found: Sequence[Curve], about: dict[str, Any]) -> str:
 
 
 _NOTE = f"""
-With parameters and with n_ref: an MLP of {_LAYERS} layers on {_BATCH} examples. With leaves: {_LEAF} elements in each,
-and next to no arithmetic. `profit` has n_ref 1 where it is not what grows. Medians over rounds, in brackets the 95 %
+With parameters and with n_ref: an MLP on {_BATCH} examples. With leaves: {_LEAF} elements in each, and next to no
+arithmetic. `profit` has n_ref 1 where it is not what grows. Medians over rounds, in brackets the 95 %
 interval. An empty place was not measured, because XLA was expected to take too long. P: bytes of the parameters.
 """.strip()
 
@@ -307,8 +309,8 @@ def _family(name: str) -> str:
     return family if n_ref.isdigit() else name
 
 
-def _of_size(parameters: int) -> Case:
-    return perceptron(max(1, round(math.sqrt(parameters / _LAYERS))), _LAYERS, _BATCH)
+def _of_size(layers: int, parameters: int) -> Case:
+    return perceptron(max(1, round(math.sqrt(parameters / layers))), layers, _BATCH)
 
 
 def _arms_by_parameters(_: int) -> Sequence[str]:
@@ -355,9 +357,14 @@ def main(
     about = environment()
     with progress_bar() as progress:
         plans: list[tuple[str, Sequence[int], _CaseOf, _ArmsOf]] = [
-            ("parameters", parameters or size.parameters, _of_size, _arms_by_parameters),
+            (
+                "parameters",
+                parameters or size.parameters,
+                functools.partial(_of_size, size.layers),
+                _arms_by_parameters,
+            ),
             ("leaves", leaves or size.leaves, scattered, _arms_by_leaves),
-            ("n_ref", n_ref or size.n_refs, lambda _: perceptron(size.width, _LAYERS, _BATCH), _arms_by_n_ref),
+            ("n_ref", n_ref or size.n_refs, lambda _: perceptron(size.width, size.layers, _BATCH), _arms_by_n_ref),
         ]
         programs = sum(len(arms_of(x)) for _, sizes, _, arms_of in plans for x in sizes)
         bar = progress.add_task("", total=programs)
