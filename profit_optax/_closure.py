@@ -224,8 +224,11 @@ def _accumulated_steps(
         displacement = _cycle.reference_step(options, gradient, displacement, displaced)
         return displacement, gradient_at(_cycle.displace(params, displacement.delta), i)
 
+    # XLA would unroll a loop that it knows to run once, recompute Δ wherever it is used, and so keep the first gradient
+    # alive to the end: a copy of the parameters more in memory.
+    steps = lax.optimization_barrier(jnp.int32(1)) if n_ref == 1 else n_ref
     delta = _cycle.zero_delta(options, grads, reference_state, params)
-    return lax.fori_loop(0, n_ref, step, (_cycle.Displacement(delta, reference_state), grads))
+    return lax.fori_loop(0, steps, step, (_cycle.Displacement(delta, reference_state), grads))
 
 
 def _subtracted_steps(

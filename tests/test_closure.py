@@ -405,3 +405,28 @@ def test_reference_steps_take_the_batches_in_order():
     updates, state = take_step(tx, jnp.zeros(1), jnp.array([1.0]), jnp.array([[10.0], [100.0], [-1000.0]]))
     assert state.metrics.displacement_norm == 111
     np.testing.assert_array_equal(updates, [-1000.0])
+
+
+def test_one_reference_step_takes_no_more_memory_than_two():
+    params = [jnp.zeros((256, 256)) for _ in range(8)]
+
+    def loss(params, x):
+        for w in params:
+            x = jnp.tanh(x @ w)
+        return jnp.mean(x**2)
+
+    def temporaries(n_ref):
+        tx = profit(optax.adamw(1e-3), optax.sgd(1e-4), n_ref)
+
+        def step(params, state, batches):
+            _, grads = jax.value_and_grad(loss)(params, batches[0])
+            updates, state = tx.update(
+                grads, state, params, value_and_grad_fn=jax.value_and_grad(loss), batches=batches[1:]
+            )
+            return optax.apply_updates(params, updates), state
+
+        shapes = jax.eval_shape(lambda: (params, tx.init(params), jnp.zeros((n_ref + 1, 2, 256))))
+        compiled = jax.jit(step, donate_argnums=(0, 1)).lower(*shapes).compile()
+        return compiled.memory_analysis().temp_size_in_bytes / sum(w.nbytes for w in params)
+
+    assert temporaries(1) <= temporaries(2) + 0.1
