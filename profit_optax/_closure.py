@@ -54,8 +54,8 @@ def profit(
       n_ref: reference steps in a main step, at least 1. A step takes n_ref + 1 batches and gradients.
       warmup_steps: for that many first steps `optimizer` alone is applied to `grads`. 0 compiles no branch.
       displacement: `"accumulate"` sums the reference updates, which is exact at any reference rate. `"subtract"` is
-        θ' − θ as the paper writes it: a copy of the parameters less in memory, but rounding loses Δ at small
-        reference rates, and PROFIT is then plain fine-tuning.
+        θ' − θ as the paper writes it, in some programs for less memory; but rounding loses Δ at small reference
+        rates, and PROFIT is then plain fine-tuning.
       displacement_dtype: dtype in which Δ is kept, such as `"bfloat16"`; None for that of the reference updates. A
         complex leaf takes the matching complex dtype.
       reset_reference_state: re-initialise the reference optimizer at the start of each step. Otherwise its state
@@ -125,9 +125,10 @@ def profit(
                 lambda x: jnp.mean(x, axis=0),
                 jax.lax.map(lambda batch: jax.value_and_grad(loss_fn)(params, batch), micro_batches))
 
-      Frozen leaves: `optax.partition` with `optax.set_to_zero` inside *both* optimizers, or only the trained subtree
-      as `params`. `optax.masked` and `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it
-      sees only `grads`: use `reject_nonfinite`.
+      Frozen leaves: `optax.partition` with `optax.set_to_zero` inside *both* optimizers, or only the trained subtree as
+      `params`. Gradients that neither optimizer reads, not even a NaN among them, count in no norm. `optax.masked` and
+      `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it sees only `grads`: use
+      `reject_nonfinite`.
     """
     options = _cycle.make_options(
         optimizer,
@@ -137,6 +138,7 @@ def profit(
         axis_name=axis_name,
     )
     n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
+    _checks.check_flag("reset_reference_state", reset_reference_state)
     _checks.check_choice("displacement", displacement, ("accumulate", "subtract"))
     take_reference_steps = _accumulated_steps if displacement == "accumulate" else _subtracted_steps
 
@@ -224,11 +226,18 @@ def _accumulated_steps(
         displacement = _cycle.reference_step(options, gradient, displacement, displaced)
         return displacement, gradient_at(_cycle.displace(params, displacement.delta), i)
 
-    # XLA would unroll a loop that it knows to run once, recompute Δ wherever it is used, and so keep the first gradient
-    # alive to the end: a copy of the parameters more in memory.
-    steps = lax.optimization_barrier(jnp.int32(1)) if n_ref == 1 else n_ref
-    delta = _cycle.zero_delta(options, grads, reference_state, params)
-    return lax.fori_loop(0, steps, step, (_cycle.Displacement(delta, reference_state), grads))
+    zeros = _cycle.zero_delta(options, grads, reference_state, params)
+    delta = jax.tree.map(_computed_zeros, zeros, params)
+    return lax.fori_loop(0, n_ref, step, (_cycle.Displacement(delta, reference_state), grads))
+
+
+def _computed_zeros(zeros: jax.Array, param: jax.Array) -> jax.Array:
+    """Zeros that XLA does not know to be zeros.
+
+    From a constant 0, and with n_ref 1, Δ = 0 − λ g is so cheap that XLA computes it anew from the first gradient
+    wherever it is used. That gradient then lives beside Δ to the end of the step: a copy of the parameters in memory.
+    """
+    return jnp.minimum(jnp.abs(lax.stop_gradient(param)), 0).astype(zeros.dtype)
 
 
 def _subtracted_steps(
