@@ -15,7 +15,7 @@ from profit_optax import profit_transparent
 
 N_REF, STOP = 2, 31  # 31 calls are ten cycles of three, and one call
 
-tx = profit_transparent(optax.adamw(1e-2), optax.sgd(1e-2), n_ref=N_REF)
+tx = profit_transparent(optax.adamw(1e-2), optax.sgd(1e-3), n_ref=N_REF)
 
 
 def loss_fn(params: Any, batch: Any) -> jax.Array:

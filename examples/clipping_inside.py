@@ -35,7 +35,7 @@ def clipped(optimizer: optax.GradientTransformation) -> optax.GradientTransforma
 
 
 # Not chain(clip, profit(...)): that would clip the gradient of the first reference step, and no other.
-tx = profit(clipped(optax.sgd(0.02, momentum=0.9)), clipped(optax.sgd(0.01)))
+tx = profit(clipped(optax.sgd(0.02, momentum=0.9)), clipped(optax.sgd(0.002)))
 value_and_grad_fn = jax.value_and_grad(loss_fn)
 
 

@@ -31,7 +31,7 @@ def new_task(steps: int = 40) -> Iterator[Any]:
         yield {"x": x, "y": jnp.sin(jnp.sum(x, axis=-1)) + 0.5 * jax.random.normal(noise, x.shape[:-1])}
 
 
-tx = profit(optax.adamw(3e-3), optax.sgd(3e-3), n_ref=N_REF)
+tx = profit(optax.adamw(3e-3), optax.sgd(3e-4), n_ref=N_REF)
 
 
 @eqx.filter_jit

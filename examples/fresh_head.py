@@ -44,7 +44,7 @@ def main() -> tuple[Any, Any]:
     print(f"head alone: loss {metrics['loss']:.2f}")
 
     params = {"backbone": backbone, "head": head}
-    tx = profit(optax.adam(1e-3), optax.sgd(1e-3))  # a new optimizer with a new state
+    tx = profit(optax.adam(1e-3), optax.sgd(1e-4))  # a new optimizer with a new state
     train_all = make_train_step(loss_fn, tx, donate=False)  # head is still needed, to be returned
     opt_state = tx.init(params)
     for batches in new_task(steps=40, batches_a_step=2, seed=2):

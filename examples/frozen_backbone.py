@@ -36,7 +36,7 @@ def head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransfor
     return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
 
 
-tx = profit(head_only(optax.adamw(1e-2)), head_only(optax.sgd(1e-2)), n_ref=N_REF)
+tx = profit(head_only(optax.adamw(1e-2)), head_only(optax.sgd(1e-3)), n_ref=N_REF)
 value_and_grad_fn = jax.value_and_grad(loss_fn)
 
 

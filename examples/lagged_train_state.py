@@ -21,7 +21,7 @@ class Model(nn.Module):
 def initial_state() -> TrainState:
     """The state before fine-tuning. Your parameters come from a checkpoint."""
     params = Model().init(jax.random.key(0), jnp.zeros((1, 4)))["params"]
-    tx = profit_lagged(optax.adamw(3e-3), optax.sgd(3e-3))  # was optax.adamw(3e-3)
+    tx = profit_lagged(optax.adamw(3e-3), optax.sgd(3e-4))  # was optax.adamw(3e-3)
     return TrainState.create(apply_fn=Model().apply, params=params, tx=tx)
 
 

@@ -53,7 +53,7 @@ def size(state: Any) -> int:
 def main() -> tuple[Model, nnx.Optimizer]:
     """The fine-tuned model and its optimizer."""
     model = Model(nnx.Rngs(0))  # yours comes from a checkpoint
-    optimizer = nnx.Optimizer(model, profit(optax.adamw(1e-2), optax.sgd(1e-2), n_ref=N_REF), wrt=nnx.LoRAParam)
+    optimizer = nnx.Optimizer(model, profit(optax.adamw(1e-2), optax.sgd(1e-3), n_ref=N_REF), wrt=nnx.LoRAParam)
     losses = [float(train_step(model, optimizer, batches)) for batches in new_task()]
     trained, weights = size(nnx.state(model, nnx.LoRAParam)), size(nnx.state(model, nnx.Param))
     print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {trained} of {weights} weights are trained")

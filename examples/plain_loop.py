@@ -35,7 +35,7 @@ def new_task(steps: int = 60) -> Iterator[Any]:
         yield {"x": x, "y": predict(truth, x) + 0.3 * jax.random.normal(noise, x.shape[:-1])}
 
 
-tx = profit(optax.adamw(3e-3), optax.sgd(3e-3), n_ref=N_REF)
+tx = profit(optax.adamw(3e-3), optax.sgd(3e-4), n_ref=N_REF)
 value_and_grad_fn = jax.value_and_grad(loss_fn)
 
 

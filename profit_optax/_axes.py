@@ -80,10 +80,7 @@ def _as_axes(axes: Any) -> Axes:
 
 
 def _varying_axes(x: Any) -> frozenset[Any]:
-    aval = jax.typeof(x)
-    if hasattr(aval, "manual_axis_type"):
-        return frozenset(aval.manual_axis_type.varying)
-    return frozenset(aval.vma)  # the name of the same thing before JAX 0.10
+    return frozenset(jax.typeof(x).manual_axis_type.varying)
 
 
 def _is_tracked(axis: Any) -> bool:

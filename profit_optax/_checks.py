@@ -1,14 +1,18 @@
 """What is validated, and the words of every error."""
 
+import numbers
 import operator
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from jax import dtypes
 
-_STATIC_ARGS = 'static_args=("n_ref", "warmup_steps", "displacement_dtype")'
+# With optax.inject_hyperparams these arrive as JAX arrays.
+_INJECTED = ("n_ref", "warmup_steps", "displacement_dtype")
 
 
 def check_count(name: str, value: Any, minimum: int) -> int:
@@ -16,20 +20,36 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     if isinstance(value, jax.Array):
         raise TypeError(
             f"{name} must be a Python int, got a JAX array ({jax.typeof(value)}). It decides what is compiled and "
-            f"cannot be traced. With optax.inject_hyperparams, declare it static: "
-            f"optax.inject_hyperparams(factory, {_STATIC_ARGS})."
+            f"cannot be traced.{_static(name)}"
         )
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}. Pass a whole number.")
-    count = operator.index(value)
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        count = operator.index(value)
+    except TypeError:
+        raise TypeError(
+            f"{name} must be an int, got {value!r} of type {type(value).__name__}. Pass a whole number."
+        ) from None
     if count < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {count}.{_COUNT_REMEDIES.get(name, '')}")
     return count
 
 
+def _static(name: str) -> str:
+    if name not in _INJECTED:
+        return ""
+    return (
+        " With optax.inject_hyperparams, declare it static: "
+        f"optax.inject_hyperparams(factory, static_args={_INJECTED}), with those of these names that the factory has."
+    )
+
+
+_NUMBERS: Any = (numbers.Real, np.generic, np.ndarray)
+
 _COUNT_REMEDIES = {
     "n_ref": " Without a reference step PROFIT is its main optimizer: use that one by itself, or n_ref=1.",
     "warmup_steps": " Pass 0 to start with PROFIT at once.",
+    "max_consecutive_errors": " Pass 0 to let every non-finite update through.",
 }
 
 
@@ -37,12 +57,38 @@ def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """An error unless `value` is one of `choices`."""
     choices = tuple(choices)
     if value not in choices:
-        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}.")
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}. Pass one of these.")
+
+
+def check_flag(name: str, value: Any) -> None:
+    """An error unless `value` is True or False."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(
+            f"{name} must be True or False, got {value!r} of type {type(value).__name__}. Pass one of the two."
+        )
+
+
+def check_axis_name(value: Any) -> None:
+    """An error unless every leaf of a prefix pytree of mesh axes is a name."""
+    for path, name in jax.tree.leaves_with_path(value):
+        if not isinstance(name, str):
+            raise TypeError(
+                f"axis_name{jax.tree_util.keystr(path)} must be the name of a mesh axis, got {name!r} of type "
+                f"{type(name).__name__}. Pass a name, a tuple of names, or a prefix pytree of these with None for "
+                "replicated leaves."
+            )
 
 
 def check_positive(name: str, value: Any) -> None:
-    """An error if `value` is a number not above 0. Traced values, such as injected ones, cannot be looked at."""
-    if not isinstance(value, jax.Array) and not value > 0:
+    """An error unless `value` is a number above 0. Traced values, such as injected ones, cannot be looked at."""
+    if isinstance(value, jax.Array):
+        return
+    if not isinstance(value, _NUMBERS):
+        raise TypeError(
+            f"{name} must be a number above 0, got {value!r} of type {type(value).__name__}. For a ratio that changes, "
+            "build the form from two optimizers with schedules of their own."
+        )
+    if not value > 0:
         raise ValueError(f"{name} must be above 0, got {value!r}. The paper's values lie between 10 and 10,000.")
 
 
@@ -61,9 +107,8 @@ def check_dtype(name: str, value: Any) -> jnp.dtype | None:
         return None
     if isinstance(value, jax.Array):
         raise TypeError(
-            f"{name} must be a dtype, got a JAX array ({jax.typeof(value)}). optax.inject_hyperparams takes a dtype "
-            f"object for a schedule: declare it static, optax.inject_hyperparams(factory, {_STATIC_ARGS}), or write "
-            'the dtype as a string, such as "bfloat16".'
+            f"{name} must be a dtype, got a JAX array ({jax.typeof(value)}): optax.inject_hyperparams takes a dtype "
+            f'object for a schedule. Write the dtype as a string, such as "bfloat16".{_static(name)}'
         )
     try:
         dtype = jnp.dtype(value)
@@ -73,6 +118,11 @@ def check_dtype(name: str, value: Any) -> jnp.dtype | None:
         raise TypeError(
             f"{name} must be a real floating-point dtype or None, got {dtype.name}. For complex leaves the matching "
             "complex dtype is taken."
+        )
+    if dtypes.canonicalize_dtype(dtype) != dtype:
+        raise TypeError(
+            f"{name} must be a dtype that JAX keeps, got {dtype.name}, which it replaces by "
+            f'{dtypes.canonicalize_dtype(dtype).name}. Enable it with jax.config.update("jax_enable_x64", True).'
         )
     return dtype
 
@@ -158,19 +208,24 @@ def check_result(result: Any, grads: Any) -> Any:
     return result[1]
 
 
-def check_same_tree(name: str, tree: Any, reference_name: str, reference: Any) -> None:
+def check_same_tree(
+    name: str,
+    tree: Any,
+    reference_name: str,
+    reference: Any,
+    remedy: str = "Differentiate with respect to the same parameters that update is given.",
+) -> None:
     """An error unless two pytrees have one structure and one shape a leaf."""
     structure: Any = jax.tree.structure(tree)
     expected = jax.tree.structure(reference)
     if structure != expected:
         raise ValueError(
             f"{name} must have the tree structure of {reference_name}.\n  expected: {expected}\n  got:      "
-            f"{structure}\nDifferentiate with respect to the same parameters that update is given."
+            f"{structure}\n{remedy}"
         )
     for (path, leaf), other in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(reference), strict=True):
         if jnp.shape(leaf) != jnp.shape(other):
             raise ValueError(
                 f"{name} must have the shapes of {reference_name}: at {jax.tree_util.keystr(path) or 'the only leaf'} "
-                f"expected {jnp.shape(other)}, got {jnp.shape(leaf)}. Differentiate with respect to the same "
-                "parameters that update is given."
+                f"expected {jnp.shape(other)}, got {jnp.shape(leaf)}. {remedy}"
             )

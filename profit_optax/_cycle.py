@@ -46,6 +46,7 @@ def make_options(
     """The options of a form, or the error that says what is wrong with them."""
     _checks.check_optimizer("optimizer", optimizer)
     _checks.check_optimizer("reference_optimizer", reference_optimizer)
+    _checks.check_axis_name(axis_name)
     return Options(
         optimizer=optax.with_extra_args_support(optimizer),
         reference_optimizer=reference_optimizer,

@@ -36,12 +36,12 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
     Examples:
       >>> import jax.numpy as jnp, optax
       >>> from profit_optax import eval_params, profit_lagged
-      >>> tx = optax.apply_if_finite(profit_lagged(optax.sgd(0.5), optax.sgd(0.25)), 3)
+      >>> tx = optax.apply_if_finite(profit_lagged(optax.sgd(0.5), optax.sgd(0.0625)), 3)
       >>> params = jnp.array([1.0, 2.0])
       >>> updates, state = tx.update(jnp.ones(2), tx.init(params), params)
       >>> params = optax.apply_updates(params, updates)
       >>> params.tolist(), eval_params(state, params).tolist()
-      ([0.25, 1.25], [0.5, 1.5])
+      ([0.4375, 1.4375], [0.5, 1.5])
 
     References:
       This project's own, after `optax.contrib.schedule_free_eval_params`.
@@ -63,7 +63,7 @@ def _without_variables(tree: Any) -> Any:
 
 
 def _is_variable(x: Any) -> bool:
-    return hasattr(x, "get_value")
+    return hasattr(x, "get_value") and hasattr(x, "set_value")
 
 
 def _is_state(x: Any) -> bool:

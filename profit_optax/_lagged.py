@@ -50,8 +50,9 @@ def profit_lagged(
       reference_optimizer: O_ref, as a rule plain `optax.sgd` at 1/10 to 1/10,000 of the main rate. It sees θ as its
         parameters and no extra arguments.
       warmup_steps: for that many first steps `optimizer` alone is applied, with Δ = 0.
-      displacement_dtype: dtype in which Δ is kept, such as `"bfloat16"`; None for that of the reference updates. A
-        complex leaf takes the matching complex dtype.
+      displacement_dtype: dtype in which Δ is kept, such as `"bfloat16"`; None for that of the reference updates on
+        gradients of the parameters' dtypes: for wider gradients, such as float32 ones of bfloat16 parameters, name it
+        here. A complex leaf takes the matching complex dtype.
       axis_name: as in `profit`.
 
     Returns:

@@ -66,6 +66,7 @@ def orthogonalize(
       entry of the gradient is NaN, and so is the cosine: an overflow is never dropped in silence.
 
     Raises:
+      TypeError: if `axis_name` has a leaf that is no name.
       ValueError: if the two trees differ in structure or shapes.
 
     Examples:
@@ -78,7 +79,9 @@ def orthogonalize(
     References:
       Chakravarthy et al., *PROFIT: A Specialized Optimizer for Deep Fine Tuning*, NeurIPS 2025, Algorithm 1.
     """
-    _checks.check_same_tree("displacement", displacement, "gradient", gradient)
+    remedy = "Both are pytrees like the parameters."
+    _checks.check_same_tree("displacement", displacement, "gradient", gradient, remedy)
+    _checks.check_axis_name(axis_name)
     gradient, displacement = jax.tree.map(jnp.asarray, (gradient, displacement))
     products = _inner_products(gradient, displacement, axis_name)
     conflict = products.cross < 0
@@ -169,7 +172,7 @@ def _safe_squares(dtype: jnp.dtype, size: int) -> tuple[float, float]:
 
 
 def _metrics(products: _InnerProducts, conflict: jax.Array, finite: jax.Array) -> ProfitMetrics:
-    norm, gradient_norm = jnp.sqrt(products.square), jnp.sqrt(products.gradient_square)
+    norm, gradient_norm = _sqrt(products.square), _sqrt(products.gradient_square)
     nonzero = (norm > 0) & (gradient_norm > 0)
     # Two divisions, because the product of two norms may leave the range that each of them is in.
     cosine = products.cross / jnp.where(nonzero, norm, 1) / jnp.where(nonzero, gradient_norm, 1)
@@ -182,8 +185,18 @@ def _metrics(products: _InnerProducts, conflict: jax.Array, finite: jax.Array) -
     )
 
 
+def _sqrt(x: jax.Array) -> jax.Array:
+    """The square root, with the derivative 0 at 0: an infinite one would make NaN of a step's derivatives."""
+    positive = x > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), x)
+
+
 def _inverse_power_of_two(largest: jax.Array) -> jax.Array:
-    """The inverse of `largest` rounded to a power of two: multiplying by it rounds nothing."""
+    """The inverse of `largest` rounded to a power of two: multiplying by it rounds nothing.
+
+    No derivative goes through it: what comes out of a projection is the same for every scale.
+    """
+    largest = lax.stop_gradient(largest)
     info = jnp.finfo(largest.dtype)
     # Inverses of both bounds are normal numbers. The upper one also takes in infinity, the lower one zero.
     inside = jnp.clip(largest, float(info.tiny), 1 / float(info.tiny))

@@ -55,8 +55,9 @@ def profit_transparent(
         displaced parameters and no extra arguments.
       n_ref: reference steps in a main step, at least 1.
       warmup_steps: for that many first steps `optimizer` alone is applied; such a step is one call.
-      displacement_dtype: dtype in which Δ is kept, such as `"bfloat16"`; None for that of the reference updates. A
-        complex leaf takes the matching complex dtype.
+      displacement_dtype: dtype in which Δ is kept, such as `"bfloat16"`; None for that of the reference updates on
+        gradients of the parameters' dtypes: for wider gradients, such as float32 ones of bfloat16 parameters, name it
+        here. A complex leaf takes the matching complex dtype.
       reset_reference_state: re-initialise the reference optimizer at the start of each cycle. Otherwise its state
         lives on, as in the paper, and a schedule inside it counts reference steps.
       axis_name: as in `profit`.
@@ -73,7 +74,7 @@ def profit_transparent(
     Examples:
       >>> import jax, jax.numpy as jnp, optax
       >>> from profit_optax import eval_params, profit_transparent
-      >>> tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.5))
+      >>> tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.01))
       >>> params = jnp.array([2.0, 1.0])
       >>> state = tx.init(params)
       >>> for _ in range(3):  # a cycle and a half
@@ -102,6 +103,7 @@ def profit_transparent(
         axis_name=axis_name,
     )
     n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
+    _checks.check_flag("reset_reference_state", reset_reference_state)
 
     def init_fn(params: chex.ArrayTree) -> ProfitTransparentState:
         reference_state = reference_optimizer.init(params)

@@ -142,8 +142,9 @@ def _metrics(value: Any, has_aux: bool) -> dict[str, Any]:
 
 
 def _projection_metrics(opt_state: optax.OptState) -> dict[str, jax.Array]:
-    found = {name: optax.tree.get(opt_state, name) for name in _METRICS}
-    return {name: value for name, value in found.items() if value is not None}
+    # Where several parts of the parameters have a form of their own, no one of their metrics is that of the step.
+    found = {name: optax.tree.get_all_with_path(opt_state, name) for name in _METRICS}
+    return {name: values[0][1] for name, values in found.items() if len(values) == 1}
 
 
 def group_batches(batches: Iterable[Any], size: int) -> Iterator[Any]:

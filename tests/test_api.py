@@ -13,7 +13,7 @@ import pytest
 
 import profit_optax
 
-# Names, order and defaults as in the contract; those after the star are keywords only. Annotations are left out.
+# Names, order and defaults; those after the star are keywords only. Annotations are left out.
 SIGNATURES = {
     "profit": "(optimizer, reference_optimizer, n_ref=1, *, warmup_steps=0, displacement='accumulate', "
     "displacement_dtype=None, reset_reference_state=False, axis_name=None)",
@@ -24,7 +24,7 @@ SIGNATURES = {
     "orthogonalize": "(gradient, displacement, *, axis_name=None)",
     "reject_nonfinite": "(inner, max_consecutive_errors)",
 }
-# Where the contract leaves the rest of the keywords open.
+# Only how these begin: the rest are Optax's own keywords.
 BEGINNINGS = {
     "profit_sgd": "(learning_rate, lr_ratio=100.0, n_ref=1, *, form='closure'",
     "profit_adamw": "(learning_rate, lr_ratio=100.0, n_ref=1, *, form='closure'",
@@ -64,17 +64,17 @@ def test_the_public_names_are_listed_in_order_and_belong_to_the_package():
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC.keys() & SIGNATURES.keys()))
-def test_signatures_are_those_of_the_contract(name):
+def test_signatures_are_those_that_are_promised(name):
     assert without_annotations(PUBLIC[name]) == SIGNATURES[name]
 
 
 @pytest.mark.parametrize("name", sorted(PUBLIC.keys() & BEGINNINGS.keys()))
-def test_signatures_of_aliases_begin_as_in_the_contract(name):
+def test_signatures_of_aliases_begin_as_promised(name):
     assert without_annotations(PUBLIC[name]).startswith(BEGINNINGS[name])
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_every_public_function_is_in_the_contract(name):
+def test_every_public_function_has_its_signature_promised(name):
     assert name in SIGNATURES | BEGINNINGS
 
 
@@ -119,7 +119,7 @@ def test_states_are_named_tuples_whose_docstrings_name_every_field(name):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_fields_are_those_of_the_contract(name):
+def test_fields_are_those_that_are_promised(name):
     assert list(PUBLIC[name]._fields) == FIELDS[name]
 
 

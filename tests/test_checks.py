@@ -1,5 +1,7 @@
 """Every mistake that can be known statically: the argument's name, what came, what was expected, and the remedy."""
 
+import ast
+import inspect
 import re
 
 import jax
@@ -8,7 +10,16 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import orthogonalize, profit, reject_nonfinite
+from profit_optax import (
+    orthogonalize,
+    profit,
+    profit_adamw,
+    profit_lagged,
+    profit_sgd,
+    profit_transparent,
+    reject_nonfinite,
+)
+from profit_optax.training import group_batches
 
 SGD = optax.sgd(0.1)
 PARAMS = {"w": jnp.ones(3), "b": jnp.ones(())}
@@ -87,7 +98,7 @@ def test_displacement_dtype_that_is_not_real_and_floating(value):
 
 
 def test_displacement_dtype_that_was_traced():
-    with raises(TypeError, "displacement_dtype must be a dtype", "JAX array", "static_args=", '"bfloat16"'):
+    with raises(TypeError, "displacement_dtype must be a dtype", "JAX array", '"bfloat16"', "static_args="):
         profit(SGD, SGD, displacement_dtype=jnp.zeros(()))
 
 
@@ -248,3 +259,64 @@ def test_reject_nonfinite_with_a_count_that_is_no_int(value):
 def test_mistakes_are_found_while_tracing():
     with raises(ValueError, "value_and_grad_fn is missing"):
         jax.eval_shape(lambda: update(fn=None))
+
+
+FACTORIES = {
+    "profit": lambda **static: optax.inject_hyperparams(profit, **static)(SGD, SGD, n_ref=1),
+    "transparent": lambda **static: optax.inject_hyperparams(profit_transparent, **static)(SGD, SGD, n_ref=1),
+    "lagged": lambda **static: optax.inject_hyperparams(profit_lagged, **static)(SGD, SGD, warmup_steps=1),
+    "adamw": lambda **static: optax.inject_hyperparams(profit_adamw, **static)(0.1),
+    "sgd": lambda **static: optax.inject_hyperparams(profit_sgd, **static)(0.1),
+}
+
+
+@pytest.mark.parametrize("name", FACTORIES)
+def test_the_remedy_for_traced_counts_works(name):
+    with pytest.raises(TypeError, match=r"static_args=\(.*\), with those of these names") as error:
+        FACTORIES[name]().init(PARAMS)
+    named = ast.literal_eval(re.search(r"static_args=(\(.*?\))", str(error.value))[1])
+    factory = {"profit": profit, "transparent": profit_transparent, "lagged": profit_lagged, "adamw": profit_adamw}
+    known = inspect.signature(factory.get(name, profit_sgd)).parameters
+    FACTORIES[name](static_args=tuple(arg for arg in named if arg in known)).init(PARAMS)
+
+
+def test_traced_counts_that_no_factory_is_injected_with():
+    with pytest.raises(TypeError, match="size must be a Python int, got a JAX array") as error:
+        next(group_batches([], size=jnp.int32(2)))
+    assert "inject_hyperparams" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", [np.array([1, 2]), np.array(1.5)])
+def test_counts_that_are_arrays(value):
+    with raises(TypeError, "n_ref must be an int", "of type ndarray", "Pass a whole number"):
+        profit(SGD, SGD, value)
+
+
+@pytest.mark.parametrize("value", [None, "10", optax.linear_schedule(1.0, 2.0, 3)])
+def test_ratios_that_are_no_numbers(value):
+    with raises(TypeError, "lr_ratio must be a number above 0", "got", "two optimizers with schedules of their own"):
+        profit_sgd(0.1, lr_ratio=value)
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+def test_flags_that_are_neither_true_nor_false(make):
+    with raises(TypeError, "reset_reference_state must be True or False", "got 'no' of type str", "Pass one"):
+        make(SGD, SGD, reset_reference_state="no")
+
+
+@pytest.mark.parametrize(("value", "place"), [(5, ""), (["i", 5], r"\[1\]"), ({"w": ("i", 2)}, r"\['w'\]\[1\]")])
+@pytest.mark.parametrize("make", [profit, profit_transparent, profit_lagged])
+def test_axes_that_are_no_names(make, value, place):
+    message = f"axis_name{place} must be the name of a mesh axis, got .* of type int. Pass a name, a tuple of names"
+    with pytest.raises(TypeError, match=message):
+        make(SGD, SGD, axis_name=value)
+
+
+def test_a_negative_number_of_dropped_steps_names_the_way_out():
+    with raises(ValueError, "max_consecutive_errors must be at least 0", "got -1", "Pass 0"):
+        reject_nonfinite(SGD, -1)
+
+
+def test_displacement_dtype_that_jax_would_replace():
+    with raises(TypeError, "displacement_dtype must be a dtype that JAX keeps", "got float64", "jax_enable_x64"):
+        profit(SGD, SGD, displacement_dtype="float64")

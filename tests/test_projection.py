@@ -345,3 +345,11 @@ def test_axes_may_be_a_prefix_of_the_tree(tree, axis_name, expected):
     project = jax.vmap(lambda g: orthogonalize(g, jax.tree.map(jnp.ones_like, g), axis_name=axis_name), axis_name="i")
     _, metrics = project(tree)
     np.testing.assert_array_equal(metrics.inner_product, expected)
+
+
+@pytest.mark.parametrize("delta", [0.0, 1.0], ids=["no displacement", "no conflict"])
+def test_derivatives_are_finite_where_nothing_is_projected(delta):
+    g, d = jnp.array([1.0, 2.0]), jnp.full(2, delta)
+    of_g, of_d = jax.grad(lambda g, d: jnp.sum(orthogonalize(g, d)[0]), argnums=(0, 1))(g, d)
+    np.testing.assert_array_equal(of_g, [1, 1])
+    np.testing.assert_array_equal(of_d, [0, 0])

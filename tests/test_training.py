@@ -264,3 +264,15 @@ def test_a_group_has_a_whole_number_of_batches_and_says_so_at_once(size, error):
 def _loader(batches):
     data = regression.data(1, batches)
     return [{name: x[0, i] for name, x in data.items()} for i in range(batches)]
+
+
+def test_metrics_of_several_forms_in_one_optimizer_are_left_out():
+    tx = optax.partition(
+        {"a": profit_lagged(optax.sgd(0.1), optax.sgd(0.01)), "b": profit_lagged(optax.sgd(0.1), optax.sgd(0.01))},
+        {"w": "a", "v": "b"},
+    )
+    params = {"w": jnp.ones(2), "v": jnp.ones(2)}
+    step = make_train_step(lambda params, batch: jnp.sum((params["w"] + params["v"]) * batch), tx)
+    params, _, metrics = step(params, tx.init(params), jnp.ones((1, 2)))
+    assert list(metrics) == ["loss"]
+    assert float(params["w"][0]) < 1

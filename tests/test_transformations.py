@@ -106,3 +106,28 @@ def test_a_step_without_jit_is_the_step_with_it():
     g1, g2 = jnp.array([1.0, 2.0]), jnp.array([[1.0, 1.0], [2.0, 1.0]])
     without = tx.update(g1, tx.init(g1), g1, value_and_grad_fn=given, batches=g2)
     assert_close(take_step(tx, g1, g1, g2), without)
+
+
+@pytest.mark.parametrize("displacement", ["accumulate", "subtract"])
+@pytest.mark.parametrize("n_ref", [1, 2])
+def test_a_step_can_be_differentiated_by_the_reference_rate(n_ref, displacement):
+    data = jax.tree.map(lambda x: x[0], regression.data(1, n_ref + 1))
+    first, others = jax.tree.map(lambda x: x[0], data), jax.tree.map(lambda x: x[1:], data)
+
+    def loss_after_a_step(rate):
+        tx = profit(optax.sgd(0.1), optax.sgd(rate), n_ref, displacement=displacement)
+        params = regression.params()
+        _, grads = regression.value_and_grad_fn(params, first)
+        updates, _ = tx.update(
+            grads,
+            tx.init(params),
+            params,
+            value_and_grad_fn=regression.value_and_grad_fn,
+            batches=others,
+        )
+        return regression.value_and_grad_fn(optax.apply_updates(params, updates), first)[0]
+
+    slope = jax.jit(jax.grad(loss_after_a_step))(0.05)
+    difference = (loss_after_a_step(0.055) - loss_after_a_step(0.045)) / 0.01
+    assert abs(slope) > 1e-3
+    np.testing.assert_allclose(slope, difference, rtol=0.05)

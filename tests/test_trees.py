@@ -131,3 +131,13 @@ def test_a_closure_with_aux_gives_the_same_step():
     tx = profit(optax.adam(0.1), optax.sgd(0.02), 2)
     with_aux, _ = one_step(tx, value_and_grad_fn=jax.value_and_grad(loss_fn, has_aux=True))
     assert_close(with_aux, one_step(tx)[0], tolerance=0)
+
+
+def test_a_nan_that_neither_optimizer_reads_counts_in_nothing():
+    freeze = lambda tx: optax.partition({"train": tx, "freeze": optax.set_to_zero()}, {"a": "train", "b": "freeze"})  # noqa: E731
+    tx = profit(freeze(optax.sgd(1.0)), freeze(optax.sgd(0.5)))
+    params = {"a": jnp.ones(()), "b": jnp.ones(())}
+    grads = {"a": jnp.ones(()), "b": jnp.full((), jnp.nan)}
+    updates, state = take_step(tx, params, grads, jax.tree.map(lambda g: g[None], grads))
+    assert (float(updates["a"]), float(updates["b"])) == (0, 0)
+    assert float(state.metrics.cosine) == -1

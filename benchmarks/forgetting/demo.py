@@ -20,9 +20,12 @@ from benchmarks.forgetting.runner import Budget, Run, evaluation_steps, run_all
 from benchmarks.forgetting.summary import Row, describe, percent, short_rate, summarize
 from benchmarks.forgetting.tasks import digits
 
-# The same for every arm, and chosen before PROFIT was run: a decade of rates at each of which AdamW gets to LEVEL.
+# The same for every arm: a decade of rates at each of which AdamW gets to LEVEL.
 RATES = (1e-4, 3e-4, 1e-3)
 LEVEL = 0.94
+RATIO = 10.0
+BATCH = 128
+ANGLE = 35.0
 EVALUATIONS = 40
 
 
@@ -78,9 +81,9 @@ def main(
     ] = None,
     ratio: Annotated[
         float, typer.Option(callback=_positive, help="Main rate divided by PROFIT's reference rate.")
-    ] = 10.0,
+    ] = RATIO,
     n_ref: Annotated[int, typer.Option(min=1, help="Reference steps in each of PROFIT's steps.")] = 1,
-    batch: Annotated[int, typer.Option(min=1, max=digits.N_TRAIN, help="Examples for each gradient.")] = 128,
+    batch: Annotated[int, typer.Option(min=1, max=digits.N_TRAIN, help="Examples for each gradient.")] = BATCH,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -97,7 +100,9 @@ def main(
             show_default=_or_quick(FULL.steps, QUICK.steps),
         ),
     ] = None,
-    angle: Annotated[float, typer.Option(callback=_finite, help="Degrees by which the new digits are rotated.")] = 35.0,
+    angle: Annotated[
+        float, typer.Option(callback=_finite, help="Degrees by which the new digits are rotated.")
+    ] = ANGLE,
     output: Annotated[Path, typer.Option(help="Folder for demo.png and demo.json.")] = Path("out/demo"),
     quick: Annotated[
         bool, typer.Option("--quick", help="A smoke run of a few seconds, which measures nothing.")

@@ -6,15 +6,13 @@ Runs the demo's task, rates and seeds, and prints old accuracy at equal new accu
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.forgetting.demo import EVALUATIONS, FULL, LEVEL
+from benchmarks.forgetting.demo import ANGLE, BATCH, EVALUATIONS, FULL, LEVEL, RATIO
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.profit_lagged import lagged_along, momentum, profit_lagged, projected_gradient
 from benchmarks.forgetting.report import environment, table
 from benchmarks.forgetting.runner import Budget, run_all
 from benchmarks.forgetting.summary import summarize
 from benchmarks.forgetting.tasks import digits
-
-RATIO = 10.0
 
 
 def main() -> None:
@@ -25,8 +23,9 @@ def main() -> None:
         lagged_along("along momentum", momentum, RATIO),
         adamw(),
     )
-    task = digits.rotated_digits(FULL.seeds, angle=35.0)
-    budget = Budget(FULL.rates, FULL.steps, batch=128, evaluations=EVALUATIONS)
+    task = digits.rotated_digits(FULL.seeds, angle=ANGLE)
+    digits.check_converged(digits.old_accuracies(task))
+    budget = Budget(FULL.rates, FULL.steps, batch=BATCH, evaluations=EVALUATIONS)
     with Progress(console=Console(stderr=True)) as progress:
         bar = progress.add_task("", total=None)
         runs = run_all(task, methods, budget, lambda name, n: progress.update(bar, description=name, advance=n))

@@ -10,9 +10,9 @@ import optax
 
 from benchmarks.forgetting.methods import Method, plain_step
 from benchmarks.forgetting.methods.profit import cosine
-from profit_optax import eval_params, orthogonalize
+from profit_optax import ProfitMetrics, eval_params, orthogonalize
 from profit_optax import profit_lagged as profit_lagged_form
-from profit_optax._projection import ProfitMetrics, zero_metrics
+from profit_optax._projection import zero_metrics
 
 # What the displacement is a multiple of: the gradient, the gradient after projecting, or the state of AdamW.
 Direction = Callable[[chex.ArrayTree, chex.ArrayTree, optax.OptState], chex.ArrayTree]
