@@ -5,12 +5,14 @@ BIN := $(VENV)/bin
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench demo test lint format lagged rounding clean
+.PHONY: help bench demo test lint format gpu lagged rounding scale clean
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
 	@echo "make test    linters, type check and the whole test suite"
 	@echo "make bench   what a step costs beside other optimizers (ARGS=--help)"
+	@echo "make gpu     tests and costs on this machine's accelerator, with PYTHON's own packages (ARGS=--help)"
+	@echo "make scale   memory and communication at 1 B and 8 B parameters, from compiled programs (ARGS=--help)"
 	@echo "make lagged  along what the lagged form should displace: three directions on the demo's task"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make lint    linters and type check alone"
@@ -22,6 +24,13 @@ demo: $(VENV)/.demo
 
 bench: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.cost $(ARGS)
+
+# With the packages of PYTHON as they are: nothing is installed beside an accelerator's own build of JAX.
+gpu:
+	@$(PYTHON) -m benchmarks.device $(ARGS)
+
+scale: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 lagged: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting.lagged

@@ -43,7 +43,8 @@ Numbers have 4 bytes.
 
 So a step of PROFIT sends what its gradients send, and three numbers a leaf: the local parts of ⟨Δ, g⟩, ⟨Δ, Δ⟩ and
 ⟨g, g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there. Where sums of squares
-have underflowed or overflowed, five numbers a leaf more are summed, in a branch. With ring algorithms a device sends
+have underflowed or overflowed, five numbers a leaf more are summed, in a branch. (A leaf that is sharded over two axes
+of a mesh has its numbers summed over one axis after the other.) With ring algorithms a device sends
 (D - 1) / D of what is gathered, and twice that of what is summed; once, where a compiler makes reduce-scatters of the
 sums, which XLA for CPU does not.
 

@@ -139,5 +139,7 @@ def differences(found: Cost, expected: Cost, tolerance: float = 0.01) -> list[st
         if name != "numbers" and abs(value - on_paper) > tolerance * on_paper
     ]
     if found.numbers > expected.numbers:
-        wrong.append(f"{found.numbers:,.0f} bytes of single numbers are summed, and {expected.numbers:,.0f} on paper")
+        wrong.append(
+            f"numbers are {found.numbers:,.0f} bytes in the program and at most {expected.numbers:,.0f} on paper"
+        )
     return wrong

@@ -11,8 +11,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from profit_optax.distributed import reduced_value_and_grad
-from tests.multidevice import tuning
-from tests.multidevice.tuning import assert_same_run, call_of, loss_fn, make, mesh_of, on_one_device, start
+from tests import tuning
+from tests.tuning import assert_same_run, call_of, loss_fn, make, mesh_of, on_one_device, start
 
 DEVICES = 8
 EPS = float(jnp.finfo(jnp.float32).eps)

@@ -12,8 +12,8 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from profit_optax.distributed import reduced_value_and_grad
-from tests.multidevice import tuning
-from tests.multidevice.tuning import assert_same_run, call_of, make, mesh_of, on_one_device, start
+from tests import tuning
+from tests.tuning import assert_same_run, call_of, make, mesh_of, on_one_device, start
 
 AXIS_TYPES = pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
 FORMS = pytest.mark.parametrize("form", tuning.FORMS)

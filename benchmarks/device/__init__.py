@@ -1,0 +1,1 @@
+"""What the package does, and costs, on the accelerator of a machine."""
