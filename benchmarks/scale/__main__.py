@@ -43,10 +43,11 @@ Numbers have 4 bytes.
 
 So a step of PROFIT sends what its gradients send, and three numbers a leaf: the local parts of ⟨Δ, g⟩, ⟨Δ, Δ⟩ and
 ⟨g, g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there. Where sums of squares
-have underflowed or overflowed, five numbers a leaf more are summed, in a branch. (A leaf that is sharded over two axes
-of a mesh has its numbers summed over one axis after the other.) With ring algorithms a device sends
-(D - 1) / D of what is gathered, and twice that of what is summed; once, where a compiler makes reduce-scatters of the
-sums, which XLA for CPU does not.
+have underflowed or overflowed, five numbers a leaf more are summed, in a branch. The last column counts the collectives
+that a step runs without that branch, and in brackets those of nothing but single numbers. (A leaf that is sharded over
+two axes of a mesh has its numbers summed over one axis after the other.) With ring algorithms a device sends (D - 1) /
+D of what is gathered, and twice that of what is summed; once, where a compiler makes reduce-scatters of the sums, which
+XLA for CPU does not.
 
 Temporaries are what a call needs besides while it runs: gradients, activations and gathered weights. PROFIT's own are
 Δ and θ + Δ, which are alive while further gradients are taken: 8 bytes a parameter in D pieces (θ' alone, 4 bytes, with
@@ -83,8 +84,9 @@ def _section(name: str, config: Config, found: dict[Case, Compiled], devices: in
             f"{bytes_for_each(cost.reduced)} = {gigabytes(cost.reduced)}",
             f"{cost.numbers:.0f} B",
             f"{unusual} B",
+            f"{operations:,} ({scalars})",
         )
-        for case, (cost, temporaries, unusual) in found.items()
+        for case, (cost, temporaries, unusual, operations, scalars) in found.items()
     ]
     ends = "tied embedding" if config.tied else "untied embedding"
     return [
@@ -92,8 +94,9 @@ def _section(name: str, config: Config, found: dict[Case, Compiled], devices: in
         "",
         f"{sizes}; {ends}. Bytes for each parameter of a whole step; D = {devices}.",
         "",
-        "| step | held between steps | temporaries of a call | gathered | summed | single numbers | in that branch |",
-        "|---|---|---|---|---|---|---|",
+        "| step | held between steps | temporaries of a call | gathered | summed | single numbers | in that branch"
+        " | collectives |",
+        "|---|---|---|---|---|---|---|---|",
         *(f"| {' | '.join(row)} |" for row in rows),
         "",
     ]

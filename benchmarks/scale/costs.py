@@ -94,11 +94,15 @@ class Compiled(NamedTuple):
       cost: what a step costs each device.
       temporaries: bytes that one call of the program needs on each device besides what is held.
       unusual: bytes of single numbers that are also summed where sums of squares have underflowed or overflowed.
+      operations: how many collectives a step runs, those of that rare branch apart.
+      scalar_operations: how many of these carry nothing but single numbers.
     """
 
     cost: Cost
     temporaries: int
     unusual: int
+    operations: int
+    scalar_operations: int
 
 
 def compile_case(case: Case, config: transformer.Config, devices: int, length: int) -> Compiled:
@@ -117,6 +121,7 @@ def compile_case(case: Case, config: transformer.Config, devices: int, length: i
 
     # The transparent form projects in the branch that one call in a step takes. All forms rescale in a branch.
     projection = 0 if arm.calls == 1 else 1
+    scalar_operations = sum(c.times for c in found if not c.arrays and c.depth <= projection)
     numbers = [(c.depth > projection, c.times * s.bytes) for c in found for s in c.numbers]
     return Compiled(
         Cost(
@@ -128,6 +133,8 @@ def compile_case(case: Case, config: transformer.Config, devices: int, length: i
         ),
         temporaries=memory.temp_size_in_bytes,
         unusual=sum(size for unusual, size in numbers if unusual),
+        operations=scalar_operations + arm.calls * sum(c.times for c in found if c.arrays),
+        scalar_operations=scalar_operations,
     )
 
 
