@@ -129,46 +129,45 @@ def _inner_products(gradient: chex.ArrayTree, displacement: chex.ArrayTree, axis
     """The inner products to full relative accuracy, whatever the scales of Δ and g.
 
     A displacement of size 1e-20 squares to nothing in float32. One pass over the trees computes the products as they
-    are; only if a sum comes out so small or so large that squares may have been lost does a second one rescale both
-    trees by their largest entries. Steps of a usual size therefore pay for no rescaling.
+    are; only if a sum comes out so small or so large that squares may have been lost does a second one rescale the
+    tree in question. Steps of a usual size therefore pay for no rescaling.
     """
     dtype = accumulation_dtype(gradient, displacement)
     axes = _axes.leaf_axes(axis_name, gradient, displacement)
     pairs = list(zip(jax.tree.leaves(displacement), jax.tree.leaves(gradient), strict=True))
     one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
 
-    # Both functions widen for themselves: wide copies handed from one to the other would have to be written out.
-    def plain() -> _InnerProducts:
-        wide = [(_widen(d, dtype), _widen(g, dtype)) for d, g in pairs]
-        sums = [(_real_dot(d, g), _real_dot(d, d), _real_dot(g, g)) for d, g in wide]
-        cross, square, gradient_square = _axes.reduce_leaves(sums, axes, jnp.add, lax.psum, (zero,) * 3)
-        return _InnerProducts(cross, square, gradient_square, scale=one, gradient_scale=one)
-
-    def rescaled() -> _InnerProducts:
-        wide = [(_widen(d, dtype), _widen(g, dtype)) for d, g in pairs]
-        largest = [(_largest(d), _largest(g)) for d, g in wide]
-        largest_d, largest_g = _axes.reduce_leaves(largest, axes, jnp.maximum, lax.pmax, (zero,) * 2)
-        s, t = _inverse_power_of_two(largest_d), _inverse_power_of_two(largest_g)
+    # It widens for itself: wide copies handed into the branch below would have to be written out.
+    def products(s: jax.Array | None = None, t: jax.Array | None = None) -> _InnerProducts:
         # Copies that XLA cannot tell to be equal: it would write out s Δ and t g, to use them in two products each.
         s_, t_ = lax.optimization_barrier((s, t))
-        sums = [(_real_dot(s * d, t * g), _real_dot(s_ * d, s_ * d), _real_dot(t_ * g, t_ * g)) for d, g in wide]
-        cross, square, gradient_square = _axes.reduce_leaves(sums, axes, jnp.add, lax.psum, (zero,) * 3)
-        return _InnerProducts(cross, square, gradient_square, scale=s, gradient_scale=t)
+        cross = [_real_dot(_scaled(d, dtype, s), _scaled(g, dtype, t)) for d, g in pairs]
+        squares = [_real_dot(x, x) for x in (_scaled(d, dtype, s_) for d, _ in pairs)]
+        gradient_squares = [_real_dot(x, x) for x in (_scaled(g, dtype, t_) for _, g in pairs)]
+        sums = list(zip(cross, squares, gradient_squares, strict=True))
+        totals = _axes.reduce_leaves(sums, axes, jnp.add, lax.psum, (zero,) * 3)
+        return _InnerProducts(*totals, *(one if factor is None else factor for factor in (s, t)))
 
-    products = plain()
-    lowest, highest = _safe_squares(dtype, sum(g.size for _, g in pairs))
-    safe = [(lowest < square) & (square < highest) for square in (products.square, products.gradient_square)]
-    return lax.cond(safe[0] & safe[1], lambda: products, rescaled)
+    plain = products()
+    size = sum(g.size for _, g in pairs)
+    s, t = (_power_of_two(square, size) for square in (plain.square, plain.gradient_square))
+    return lax.cond((s == 1) & (t == 1), lambda: plain, lambda: products(s, t))
 
 
-def _safe_squares(dtype: jnp.dtype, size: int) -> tuple[float, float]:
-    """Between which sums of squares neither underflow nor overflow can have cost accuracy.
+def _power_of_two(square: jax.Array, size: int) -> jax.Array:
+    """The factor for a tree whose sum of squares is `square`: 1 if neither underflow nor overflow can have harmed it.
 
-    A square below the smallest normal number may be flushed to zero. `size` of them are less than one rounding of
-    the sum if the sum exceeds size · tiny / eps. The same bound then holds for ⟨Δ, g⟩ against ‖Δ‖ ‖g‖.
+    A square below the smallest normal number may be flushed to zero. `size` of them are less than one rounding of the
+    sum if the sum exceeds size · tiny / eps. The same bound then holds for ⟨Δ, g⟩ against ‖Δ‖ ‖g‖. What is smaller has
+    a norm between 2^m and 2^((m + p) / 2) √size, with m the exponent of the smallest normal number and p the bits of
+    precision. The middle of that, without the size, is brought to 1, and squares are then far from both ends.
     """
-    info = jnp.finfo(dtype)
-    return max(size, 1) * float(info.tiny) / float(info.eps), float(info.max) * float(info.eps)
+    info = jnp.finfo(square.dtype)
+    lowest, highest = max(size, 1) * float(info.tiny) / float(info.eps), float(info.max) * float(info.eps)
+    exponent = -(3 * int(info.minexp) + int(info.nmant)) // 4
+    up = jnp.where(square > lowest, 1.0, 2.0**exponent)
+    # What is not finite is scaled down as well.
+    return lax.stop_gradient(jnp.where(square < highest, up, 2.0**-exponent).astype(square.dtype))
 
 
 def _metrics(products: _InnerProducts, conflict: jax.Array, finite: jax.Array) -> ProfitMetrics:
@@ -191,18 +190,6 @@ def _sqrt(x: jax.Array) -> jax.Array:
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1)), x)
 
 
-def _inverse_power_of_two(largest: jax.Array) -> jax.Array:
-    """The inverse of `largest` rounded to a power of two: multiplying by it rounds nothing.
-
-    No derivative goes through it: what comes out of a projection is the same for every scale.
-    """
-    largest = lax.stop_gradient(largest)
-    info = jnp.finfo(largest.dtype)
-    # Inverses of both bounds are normal numbers. The upper one also takes in infinity, the lower one zero.
-    inside = jnp.clip(largest, float(info.tiny), 1 / float(info.tiny))
-    return 1 / lax.reduce_precision(inside, exponent_bits=int(info.nexp), mantissa_bits=0)
-
-
 def _real_dot(x: jax.Array, y: jax.Array) -> jax.Array:
     """The real part of ⟨x, y⟩, the inner product of two arrays as vectors of real numbers."""
     if jnp.iscomplexobj(x) or jnp.iscomplexobj(y):
@@ -210,13 +197,11 @@ def _real_dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sum(x * y)
 
 
-def _largest(x: jax.Array) -> jax.Array:
-    """The largest real or imaginary part of an array, 0 if it is empty."""
-    parts = (x.real, x.imag) if jnp.iscomplexobj(x) else (x,)
-    largest = [jnp.max(jnp.abs(part), initial=0) for part in parts]
-    return largest[0] if len(largest) == 1 else jnp.maximum(*largest)
-
-
 def _widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """`x` in the dtype of the sums, or in the complex one that belongs to it."""
     return x.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(x) else dtype)
+
+
+def _scaled(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None) -> jax.Array:
+    wide = _widen(x, dtype)
+    return wide if factor is None else factor * wide

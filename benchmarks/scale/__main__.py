@@ -41,9 +41,9 @@ Numbers have 4 bytes.
 | transparent | n_ref + 1 | 20 N / D | the same | the same | at most 12 L |
 | lagged | 1 | 20 N / D | the same | the same | at most 12 L |
 
-So a step of PROFIT sends what its gradients send, and three numbers a leaf: the local parts of ⟨Δ, g⟩, ⟨Δ, Δ⟩ and
-⟨g, g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there. Where sums of squares
-have underflowed or overflowed, five numbers a leaf more are summed, in a branch. The last column counts the collectives
+So a step of PROFIT sends what its gradients send, and three numbers a leaf: the local parts of ⟨Δ, g⟩, ⟨Δ, Δ⟩ and ⟨g,
+g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there. Where sums of squares have
+underflowed or overflowed, three numbers a leaf more are summed, in a branch. The last column counts the collectives
 that a step runs without that branch, and in brackets those of nothing but single numbers. (A leaf that is sharded over
 two axes of a mesh has its numbers summed over one axis after the other.) With ring algorithms a device sends (D - 1) /
 D of what is gathered, and twice that of what is summed; once, where a compiler makes reduce-scatters of the sums, which

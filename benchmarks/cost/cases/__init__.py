@@ -67,7 +67,7 @@ def _activation_bytes(case: Case) -> int:
     def kept(params: chex.ArrayTree, frozen: chex.ArrayTree, batch: Any) -> Any:
         return jax.tree.leaves(jax.vjp(lambda p: case.loss(p, frozen, batch), params)[1])
 
-    jaxpr = jax.make_jaxpr(kept)(case.params, case.frozen, one_batch(case)).jaxpr
+    jaxpr: Any = jax.make_jaxpr(kept)(case.params, case.frozen, one_batch(case)).jaxpr
     given = set(jaxpr.invars)
     computed = {x for x in jaxpr.outvars if isinstance(x, type(jaxpr.invars[0])) and x not in given}
     return sum(x.aval.size * x.aval.dtype.itemsize for x in computed)
