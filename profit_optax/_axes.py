@@ -62,7 +62,13 @@ def reduce_leaves(
 def _broadcast_axes(tree: Any, axis_name: Any) -> list[Axes]:
     if axis_name is None:
         return [()] * len(jax.tree.leaves(tree))
-    per_leaf = jax.tree.broadcast(axis_name, tree, is_leaf=_is_axes)
+    try:
+        per_leaf = jax.tree.broadcast(axis_name, tree, is_leaf=_is_axes)
+    except ValueError as error:
+        raise ValueError(
+            f"axis_name must be a name, a tuple of names, or a prefix pytree of these for the parameters, got "
+            f"{axis_name!r}, which is no prefix of {jax.tree.structure(tree)}. Write None where leaves are replicated."
+        ) from error
     # Read at the places of the tree's leaves: the axes of a leaf are None or a tuple, which are no leaves themselves.
     structure: Any = jax.tree.structure(tree)
     return [_as_axes(axes) for axes in structure.flatten_up_to(per_leaf)]
@@ -85,4 +91,11 @@ def _varying_axes(x: Any) -> frozenset[Any]:
 
 def _is_tracked(axis: Any) -> bool:
     """Whether types record variation over `axis`: the index of a device along it varies by definition."""
-    return axis in _varying_axes(lax.axis_index(axis))
+    try:
+        index = lax.axis_index(axis)
+    except NameError as error:
+        raise ValueError(
+            f"axis_name={axis!r} is not bound here: it must be an axis of a surrounding jax.shard_map or jax.pmap over "
+            "which parameters are sharded by hand. Under jax.jit with sharded arrays leave axis_name out."
+        ) from error
+    return axis in _varying_axes(index)

@@ -61,8 +61,10 @@ def profit(
       reset_reference_state: re-initialise the reference optimizer at the start of each step. Otherwise its state
         lives on, as in the paper, and a schedule inside it counts reference steps.
       axis_name: inside `shard_map` or `pmap` with *parameters* sharded by hand, the mesh axes they are sharded over:
-        a name, a tuple of names, or a prefix pytree of these with None for replicated leaves. Never the data axis.
-        Under `check_vma=True` the types of the leaves decide, and nothing need be given.
+        a name, a tuple of names, or a prefix pytree of these with None for replicated leaves. A tuple of names holds
+        for every leaf, also where the parameters are a tuple: write `(("x",), ("y",))` for an axis each. Never the
+        data axis. Under `check_vma=True` the types of the leaves decide, and nothing need be given; maps in one
+        another must agree in it.
 
     Returns:
       A `GradientTransformationExtraArgs`. Its `update(grads, state, params, *, value_and_grad_fn, batches, **extra)`

@@ -1,5 +1,6 @@
 """The projection of PROFIT: the one place that knows its formula."""
 
+import math
 from typing import Any, NamedTuple
 
 import chex
@@ -58,7 +59,7 @@ def orthogonalize(
       gradient: g, a pytree of float or complex arrays of any dtypes. Complex leaves are conjugated as Optax expects.
       displacement: Δ, a pytree of the same structure and shapes; its dtypes may differ from those of `gradient`.
       axis_name: inside `shard_map` or `pmap`, the mesh axes over which leaves are *sharded*: a name, a tuple of
-        names, or a prefix pytree of these with None for replicated leaves. Never the data axis. Under
+        names for every leaf, or a prefix pytree of these with None for replicated leaves. Never the data axis. Under
         `check_vma=True` the types of the leaves decide, and nothing need be given.
 
     Returns:
@@ -149,7 +150,7 @@ def _inner_products(gradient: chex.ArrayTree, displacement: chex.ArrayTree, axis
         return _InnerProducts(*totals, *(one if factor is None else factor for factor in (s, t)))
 
     plain = products()
-    size = sum(g.size for _, g in pairs)
+    size = sum(g.size * math.prod(map(lax.axis_size, names)) for (_, g), names in zip(pairs, axes, strict=True))
     s, t = (_power_of_two(square, size) for square in (plain.square, plain.gradient_square))
     return lax.cond((s == 1) & (t == 1), lambda: plain, lambda: products(s, t))
 

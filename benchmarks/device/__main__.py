@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parents[2]
 # The most telling first: time may be up before the last.
@@ -29,19 +29,29 @@ TESTS = (
     "tests/test_transformations.py",
     "tests/test_gradient_count.py",
 )
+# The suite's folder for eight devices, where that many are there.
+SEVERAL, DEVICES = "tests/multidevice", 8
 NEEDED = {
-    "tests": ("jax", "optax", "chex", "pytest", "hypothesis"),
+    "tests": ("jax", "optax", "chex", "flax", "pytest", "hypothesis"),
     "cost": ("jax", "optax", "chex", "flax", "matplotlib", "rich", "scipy", "typer"),
 }
-COST = ("--cases", "transformer-8,mlp,resnet", "--arms", "line,profit,subtract,transparent,lagged")
-COST_QUICK = ("--quick", "--cases", "mlp", "--arms", "profit")
+CASES = ("transformer-8", "mlp", "resnet", "transformer-1", "lora")
+COST = ("--arms", "line,profit,subtract,transparent,lagged", "--compilations", "1")
+COST_QUICK = ("--quick", "--arms", "profit")
+# Other versions of JAX than the suite's own may warn of other things, and may lack what README's blocks are run with.
+PYTEST = ("-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore", "--confcutdir=tests")
 
 _DESCRIBE = """
-import json, platform, jax, optax
-device = jax.devices()[0]
+import importlib.metadata, json, platform, jax
+def version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return "missing"
 print(json.dumps({
-    "device": f"{jax.device_count()} x {device.platform}: {device.device_kind}",
-    "versions": {"Python": platform.python_version(), "JAX": jax.__version__, "Optax": optax.__version__},
+    "count": jax.device_count(),
+    "device": f"{jax.device_count()} x {jax.devices()[0].platform}: {jax.devices()[0].device_kind}",
+    "versions": {"python": platform.python_version()} | {n: version(n) for n in ("jax", "jaxlib", "optax", "flax")},
 }))
 """
 
@@ -71,122 +81,125 @@ def run(name: str, arguments: Sequence[str], seconds: float, **settings: str) ->
     """Run Python in a process of its own, for so many seconds at most and with some environment variables set."""
     if seconds <= 0:
         return Outcome(name, "not run: the time was up", passed=False)
-    environment = os.environ | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | settings
+    # These choose other tests, and other devices, than those that are meant.
+    inherited = {key: value for key, value in os.environ.items() if key not in ("XLA_FLAGS", "JAX_ENABLE_X64")}
+    environment = inherited | {"XLA_PYTHON_CLIENT_PREALLOCATE": "false"} | settings
     command = [sys.executable, *arguments]
-    try:
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=environment,
-            timeout=seconds,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout.decode() if isinstance(error.stdout, bytes) else error.stdout or ""
-        return Outcome(name, f"stopped after {seconds:.0f} s", passed=False, output=output)
-    lines = done.stdout.strip().splitlines() or [""]
-    verdict = lines[-1].strip("= ") if done.returncode in (0, 1) else f"exit status {done.returncode}: {lines[-1]}"
-    return Outcome(name, verdict, passed=done.returncode == 0, output=done.stdout)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        try:
+            printed, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            printed, _ = process.communicate()
+            return Outcome(name, f"stopped after {seconds:.0f} s", passed=False, output=_text(printed))
+    status = "ran" if process.returncode == 0 else f"exit status {process.returncode}"
+    return Outcome(name, status, passed=process.returncode == 0, output=_text(printed))
+
+
+def _text(printed: bytes) -> str:
+    return printed.decode("utf-8", errors="replace")
 
 
 def test(files: Sequence[str], deadline: float) -> list[Outcome]:
     """Every file of tests, as far as time allows."""
     if packages := missing("tests"):
         return [Outcome("tests", f"not run: {', '.join(packages)} missing here", passed=False)]
-    # Other versions of JAX than the suite's own may warn of other things.
-    options = (
-        "-m",
-        "pytest",
-        "-q",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "filterwarnings=default",
-        "-W",
-        "ignore",
-    )
     # On GPUs the default rounds the factors of a product to fewer bits than the tolerances of the tests allow for.
     precision = {"JAX_DEFAULT_MATMUL_PRECISION": "highest"}
-    return [run(file, (*options, file), deadline - time.monotonic(), **precision) for file in files]
+    outcomes = []
+    for file in files:
+        outcome = run(file, ("-m", "pytest", *PYTEST, file), deadline - time.monotonic(), **precision)
+        counted = [line for line in outcome.output.splitlines() if " passed" in line or " failed" in line]
+        # An exit status of 1 is that of tests that ran and failed.
+        finished = counted and outcome.verdict in ("ran", "exit status 1")
+        outcomes.append(outcome._replace(verdict=counted[-1].strip("= ")) if finished else outcome)
+    return outcomes
 
 
-def cost(options: Sequence[str], folder: Path, deadline: float) -> Outcome:
-    """The cost benchmark, if its packages are there."""
+def cost(cases: Sequence[str], options: Sequence[str], folder: Path, deadline: float) -> list[Outcome]:
+    """The cost benchmark case by case, as far as its packages are there and time allows."""
     if packages := missing("cost"):
-        return Outcome("cost", f"not run: {', '.join(packages)} missing here", passed=False)
-    arguments = ("-m", "benchmarks.cost", *options, "--output", str(folder))
-    outcome = run("cost", arguments, deadline - time.monotonic())
-    return outcome._replace(verdict="ran") if outcome.passed else outcome
+        return [Outcome("cost", f"not run: {', '.join(packages)} missing here", passed=False)]
+    outcomes = []
+    for case in cases:
+        arguments = ("-m", "benchmarks.cost", "--cases", case, *options, "--output", str(folder / case))
+        outcomes.append(run(f"cost of {case}", arguments, deadline - time.monotonic()))
+    return outcomes
 
 
-def describe() -> dict[str, object]:
-    """The device and the versions, as a process of its own sees them."""
+def cost_table(path: Path) -> list[str]:
+    """The section of the one case in a report of the cost benchmark: its goals are for CPUs, and left out."""
+    text = path.read_text(encoding="utf-8")
+    start = text.index("\n## ", text.index("## Goals") + 1)
+    return text[start:].strip().splitlines()
+
+
+def describe() -> dict[str, Any]:
+    """The devices and the versions, as a process of its own sees them."""
     outcome = run("device", ("-c", _DESCRIBE), seconds=120)
-    if not outcome.passed:
-        sys.exit(f"JAX finds no device here, or is not installed:\n{outcome.output}")
-    about: dict[str, object] = json.loads(outcome.output.strip().splitlines()[-1])
+    lines = [line for line in outcome.output.splitlines() if line.startswith("{")]
+    if not outcome.passed or not lines:
+        sys.exit(f"JAX is not installed for {sys.executable}, or finds no device:\n{outcome.output}")
+    about: dict[str, Any] = json.loads(lines[-1])
     return about
 
 
-def report(about: dict[str, object], tests: Sequence[Outcome], costs: Outcome, table: str, seconds: float) -> str:
+def report(
+    about: dict[str, Any], tests: Sequence[Outcome], costs: Sequence[Outcome], tables: Sequence[str], seconds: float
+) -> str:
     """All of it as Markdown."""
-    versions = about["versions"]
-    assert isinstance(versions, dict)
     date = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
-    packages = ", ".join(f"{name} {version}" for name, version in versions.items())
+    packages = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     lines = [
         f"# On {about['device']}",
         "",
         f"{date}; {packages}; `python -m benchmarks.device`; {seconds:.0f} s. In the tests products of float32 are in"
-        " float32 (JAX_DEFAULT_MATMUL_PRECISION=highest).",
+        " float32 (JAX_DEFAULT_MATMUL_PRECISION=highest), in the cost benchmark they are as JAX has them.",
         "",
-        "## Tests",
-        "",
-        "| tests | result |",
+        "| part | result |",
         "|---|---|",
-        *(f"| {outcome.name} | {outcome.verdict} |" for outcome in tests),
+        *(f"| {outcome.name} | {outcome.verdict} |" for outcome in [*tests, *costs]),
     ]
-    for outcome in [*tests, costs]:
+    for outcome in [*tests, *costs]:
         if not outcome.passed and outcome.output:
-            lines += [
-                "",
-                f"The end of what {outcome.name} printed:",
-                "",
-                "```",
-                *outcome.output.splitlines()[-40:],
-                "```",
-            ]
-    lines += ["", "## Cost", "", table or f"The cost benchmark: {costs.verdict}.", ""]
-    return "\n".join(lines)
+            end = outcome.output.splitlines()[-40:]
+            lines += ["", f"The end of what {outcome.name} printed:", "", "```", *end, "```"]
+    return "\n".join([*lines, "", *tables, ""])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run both parts and write the report; the exit status is 0 if all of it ran and passed."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("out/device"), help="folder of report.md (%(default)s)")
     parser.add_argument("--minutes", type=float, default=9.5, help="when everything ends at the latest (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one file of tests, and a cost run that measures nothing")
     options = parser.parse_args(arguments)
 
     begin = time.monotonic()
-    end = begin + 60 * options.minutes
+    seconds = 60 * options.minutes
     about = describe()
-    print(f"{about['device']}", flush=True)
-    options.output.mkdir(parents=True, exist_ok=True)
-    # The cost benchmark goes first, on a machine that nothing has heated or fragmented, and leaves half the time.
-    costs = cost(COST_QUICK if options.quick else COST, options.output.resolve(), begin + 30 * options.minutes)
-    print(f"cost: {costs.verdict}", flush=True)
-    tests = test(TESTS[:1] if options.quick else TESTS, end)
-    for outcome in tests:
+    print(about["device"], flush=True)
+    folder = options.output.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    # Costs first, on a machine that nothing else has kept busy. They leave half of the time to the tests.
+    cases = CASES[1:2] if options.quick else CASES
+    costs = cost(cases, COST_QUICK if options.quick else COST, folder, begin + seconds / 2)
+    files = TESTS[:1] if options.quick else TESTS + (SEVERAL,) * (about["count"] >= DEVICES)
+    tests = test(files, begin + seconds)
+    tables = [
+        line
+        for case, outcome in zip(cases, costs, strict=False)
+        if outcome.passed
+        for line in [*cost_table(folder / case / "cost.md"), ""]
+    ]
+    text = report(about, tests, costs, tables, time.monotonic() - begin)
+    (folder / "report.md").write_text(text, encoding="utf-8")
+    for outcome in [*costs, *tests]:
         print(f"{outcome.name}: {outcome.verdict}")
-    table = (options.output / "cost.md").read_text(encoding="utf-8").split("\n", 2)[2] if costs.passed else ""
-    text = report(about, tests, costs, table, time.monotonic() - begin)
-    (options.output / "report.md").write_text(text, encoding="utf-8")
     print(f"Report: {options.output / 'report.md'}")
-    return 0 if costs.passed and all(outcome.passed for outcome in tests) else 1
+    return 0 if all(outcome.passed for outcome in [*costs, *tests]) else 1
 
 
 if __name__ == "__main__":

@@ -22,17 +22,18 @@ _TEXT = """\
 # Memory and communication of a step
 
 Written by `python -m benchmarks.scale`: {about}. Programs are compiled
-from shapes, and nothing is allocated or run. The command fails if a program holds or sends anything else than the
-formulas below say.
+from shapes, and nothing is allocated or run. The command fails if what a program holds, gathers or sums differs from
+the formulas below by more than 1 %; temporaries are read off the programs, with no formula to compare them with.
 
 A decoder-only transformer in float32, every parameter and every leaf of the state in as many pieces as there are
 devices (FSDP by `NamedSharding`). Each device has one sequence of {length} tokens: activations are small, and weights
-are what counts. Blocks are scanned, gathered one at a time and computed again in the backward pass.
+are what counts. Blocks are scanned, gathered one at a time and computed again in the backward pass. All of it is in
+float32, what is gathered too: halve the gathered bytes where weights are cast to bfloat16 before.
 
 ## On paper
 
 N parameters, B of them in blocks, E in a tied embedding (0 if there is none), L leaves, D devices, G gradients a step.
-Numbers have 4 bytes.
+Numbers have 4 bytes. Gathered and summed bytes are those of the results, on each device.
 
 | | gradients G | held between steps, each device | gathered | summed | single numbers |
 |---|---|---|---|---|---|
@@ -42,12 +43,12 @@ Numbers have 4 bytes.
 | lagged | 1 | 20 N / D | the same | the same | at most 12 L |
 
 So a step of PROFIT sends what its gradients send, and three numbers a leaf: the local parts of ⟨Δ, g⟩, ⟨Δ, Δ⟩ and ⟨g,
-g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there. Where sums of squares have
-underflowed or overflowed, three numbers a leaf more are summed, in a branch. The last column counts the collectives
-that a step runs without that branch, and in brackets those of nothing but single numbers. (A leaf that is sharded over
-two axes of a mesh has its numbers summed over one axis after the other.) With ring algorithms a device sends (D - 1) /
-D of what is gathered, and twice that of what is summed; once, where a compiler makes reduce-scatters of the sums, which
-XLA for CPU does not.
+g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there; those of a leaf that it
+happens to have whole on every device, it need not send. Where sums of squares have underflowed or overflowed, three
+numbers a leaf more are summed, in a branch. The last column counts the collectives that a step runs without that
+branch, and in brackets those of nothing but single numbers. (A leaf that is sharded over two axes of a mesh has its
+numbers summed over one axis after the other.) With ring algorithms a device sends (D - 1) / D of what is gathered, and
+twice that of what is summed; once, where a compiler makes reduce-scatters of the sums, which XLA for CPU does not.
 
 Temporaries are what a call needs besides while it runs: gradients, activations and gathered weights. PROFIT's own are
 Δ and θ + Δ, which are alive while further gradients are taken: 8 bytes a parameter in D pieces (θ' alone, 4 bytes, with

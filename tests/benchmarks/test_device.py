@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.device import __main__ as device
 
-ABOUT = {"device": "1 x cpu: cpu", "versions": {"JAX": "0.0"}}
+ABOUT = {"device": "1 x cpu: cpu", "versions": {"jax": "0.0"}}
 
 
 @pytest.fixture
@@ -30,8 +30,10 @@ def test_passing_failing_and_broken_files_are_told_apart(file_of_tests):
     passing, failing, broken = device.test(files, time.monotonic() + 60)
     assert (passing.passed, passing.verdict.startswith("1 passed")) == (True, True)
     assert (failing.passed, failing.verdict.startswith("1 failed")) == (False, True)
-    assert (broken.passed, broken.verdict.startswith("exit status 2: ")) == (False, True)
-    text = device.report(ABOUT, [passing, failing, broken], device.Outcome("cost", "ran", passed=True), "| a |", 1.0)
+    assert (broken.passed, broken.verdict) == (False, "exit status 2")
+    text = device.report(
+        ABOUT, [passing, failing, broken], [device.Outcome("cost", "ran", passed=True)], ["| a |"], 1.0
+    )
     assert text.startswith("# On 1 x cpu: cpu\n")
     assert "assert 2 == 3" in text
     assert "| a |" in text
@@ -52,8 +54,25 @@ def test_missing_packages_are_named(monkeypatch):
     monkeypatch.setattr(device, "NEEDED", {"tests": ("jax", "no_such_package"), "cost": ("neither_this",)})
     (tests,) = device.test(["tests/test_projection.py"], time.monotonic() + 60)
     assert (tests.passed, tests.verdict) == (False, "not run: no_such_package missing here")
-    costs = device.cost((), device.ROOT, time.monotonic() + 60)
+    (costs,) = device.cost(("mlp",), (), device.ROOT, time.monotonic() + 60)
     assert (costs.passed, costs.verdict) == (False, "not run: neither_this missing here")
+
+
+def test_what_is_cut_off_in_the_middle_of_a_letter_is_kept():
+    write = r"import sys, time; sys.stdout.buffer.write('\u0394'.encode()[:1]); sys.stdout.flush(); time.sleep(60)"
+    outcome = device.run("letter", ("-c", write), seconds=3)
+    assert (outcome.verdict, outcome.output) == ("stopped after 3 s", "\ufffd")
+
+
+def test_tests_run_where_only_the_named_packages_are(tmp_path):
+    """In a process that cannot import what else the development environment has."""
+    blocked = ("sybil", "xdist", "sklearn", "equinox", "orbax")
+    (tmp_path / "sitecustomize.py").write_text(
+        f"import sys\nfor name in {blocked!r}:\n    sys.modules[name] = None\n", encoding="utf-8"
+    )
+    command = ("-m", "pytest", *device.PYTEST, "--collect-only", *device.TESTS)
+    outcome = device.run("collect", command, seconds=120, PYTHONPATH=str(tmp_path), PYTEST_DISABLE_PLUGIN_AUTOLOAD="1")
+    assert outcome.passed, outcome.output
 
 
 @pytest.mark.parametrize("fails", [False, True])

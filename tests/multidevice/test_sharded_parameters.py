@@ -11,6 +11,7 @@ from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from profit_optax import orthogonalize
 from profit_optax.distributed import reduced_value_and_grad
 from tests import tuning
 from tests.tuning import assert_same_run, call_of, make, mesh_of, on_one_device, start
@@ -239,6 +240,38 @@ def test_six_steps_on_parameters_sharded_by_hand_are_those_of_one_device(case, f
 def test_axis_names_that_are_wrong_are_noticed(axis_name):
     with pytest.raises(AssertionError):
         assert_same_run(run_by_hand(BY_HAND["some-prefix"], "lagged", axis_name), on_one_device("lagged"))
+
+
+@pytest.mark.parametrize(
+    ("axis_name", "message"),
+    [
+        ("modle", "axis_name='modle' is not bound here: it must be an axis of a surrounding jax.shard_map"),
+        ({"piece": "model"}, "axis_name must be a name, a tuple of names, or a prefix pytree.*got {'piece': 'model'}"),
+    ],
+    ids=["unbound", "no prefix"],
+)
+def test_axis_names_that_cannot_be_right_are_errors(axis_name, message):
+    with pytest.raises(ValueError, match=message):
+        run_by_hand(BY_HAND["some-prefix"], "lagged", axis_name)
+
+
+def test_what_a_sum_may_lose_to_underflow_is_counted_over_all_devices():
+    # One entry whose square is safe for the size of a piece, and squares that underflow in all pieces.
+    info, size = jnp.finfo(jnp.float32), 64
+    tiny, eps = float(info.tiny), float(info.eps)
+    g = np.full(8 * size, (0.99 * tiny) ** 0.5, np.float32)
+    g[0] = (1.01 * size * tiny / eps) ** 0.5
+    norm = jax.jit(
+        jax.shard_map(
+            lambda g: orthogonalize(g, g, axis_name="model")[1].gradient_norm,
+            mesh=mesh_of((8,), ("model",)),
+            in_specs=P("model"),
+            out_specs=P(),
+            check_vma=False,
+        )
+    )(g)
+    exact = np.linalg.norm(g.astype(np.float64))
+    assert abs(float(norm) - exact) <= 2 * eps * exact
 
 
 def test_a_plain_psum_in_the_loss_makes_gradients_too_large_where_types_are_not_tracked():
