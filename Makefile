@@ -2,6 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest --numprocesses=2
+# Where it is not numerics that are tested, half of the time would go into optimizing programs that run once.
+UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
@@ -39,10 +42,11 @@ rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses=2 $(ARGS)
+	$(PYTEST) --ignore=tests/benchmarks $(ARGS)
 	$(BIN)/python -m pytest README.md
-	JAX_ENABLE_X64=1 $(BIN)/python -m pytest tests/x64
-	XLA_FLAGS=--xla_force_host_platform_device_count=8 $(BIN)/python -m pytest --numprocesses=2 tests/multidevice
+	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) tests/benchmarks
+	JAX_ENABLE_X64=1 $(PYTEST) tests/x64
+	XLA_FLAGS="--xla_force_host_platform_device_count=8 $(UNOPTIMIZED)" $(PYTEST) tests/multidevice
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
