@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2
+NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py lagged.py half_precision.py)
 # Where it is not numerics that are tested, half of the time would go into optimizing programs that run once.
 UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
@@ -42,9 +43,9 @@ rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
 
 test: lint
-	$(PYTEST) --ignore=tests/benchmarks $(ARGS)
+	$(PYTEST) $(NUMERICS) $(ARGS)
+	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) $(addprefix --ignore=,$(NUMERICS)) $(ARGS)
 	$(BIN)/python -m pytest README.md
-	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) tests/benchmarks
 	JAX_ENABLE_X64=1 $(PYTEST) tests/x64
 	XLA_FLAGS="--xla_force_host_platform_device_count=8 $(UNOPTIMIZED)" $(PYTEST) tests/multidevice
 

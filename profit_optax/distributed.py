@@ -34,8 +34,8 @@ def reduced_value_and_grad(
 
     Raises:
       TypeError: if `loss_fn` is no function, or `axis_name` neither a name nor a tuple of names.
-      ValueError: when traced, if `axis_name` is not an axis of a surrounding `shard_map` or `pmap`, and, where types
-        tell (`check_vma=True`), if the parameters differ along it or the loss does not.
+      ValueError: if `axis_name` names an axis twice; when traced, if it is not an axis of a surrounding `shard_map` or
+        `pmap`, and, where types tell (`check_vma=True`), if the parameters differ along it or the loss does not.
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax
@@ -102,6 +102,8 @@ def _check_axes(axis_name: Any) -> tuple[str, ...]:
             f"axis_name must be the name of a mesh axis or a tuple of such names, got {axis_name!r}. Pass the axis "
             'over which the batch is sharded, such as "data".'
         )
+    if len(set(axes)) < len(axes):
+        raise ValueError(f"axis_name must name each axis once, got {axis_name!r}. Leave the second one out.")
     return axes
 
 

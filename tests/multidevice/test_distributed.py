@@ -291,3 +291,8 @@ def test_a_loss_that_is_no_function_is_refused():
 def test_aux_that_is_missing_is_refused():
     with pytest.raises(TypeError, match=r"loss_fn must return the pair \(loss, aux\) with has_aux=True"):
         trace(reduced_value_and_grad(loss_fn, "data", has_aux=True))
+
+
+def test_an_axis_that_is_named_twice_is_refused():
+    with pytest.raises(ValueError, match=r"axis_name must name each axis once, got \('data', 'data'\)"):
+        reduced_value_and_grad(loss_fn, ("data", "data"))
