@@ -97,6 +97,24 @@ def test_six_steps_under_named_sharding_are_those_of_one_device(layout, axis_typ
 
 
 @FORMS
+@AXIS_TYPES
+def test_parameters_and_state_in_pieces_are_donated(axis_type, form):
+    layout, tx = LAYOUTS["data-model"], make(form)
+    mesh = mesh_of(tuple(layout.mesh.values()), tuple(layout.mesh), axis_type)
+    with jax.set_mesh(mesh):
+        params = jax.device_put(start(), {name: NamedSharding(mesh, spec) for name, spec in layout.specs.items()})
+        on_mesh = lambda x: jax.device_put(x, NamedSharding(mesh, P())) if x.ndim == 0 else x  # noqa: E731
+        state = jax.tree.map(on_mesh, tx.init(params))
+        batches = jax.tree.map(lambda x: x[0], tuning.data(form))
+        batches = jax.device_put(batches, NamedSharding(mesh, P(None, "data")))
+        call = call_of(form, tx, jax.value_and_grad(gathering(layout, mesh, tuning.loss_fn)))
+        # The old metrics are read by nothing, and would be left out of the program.
+        jax.jit(call, donate_argnums=(0, 1), keep_unused=True)(params, state, batches)
+    kept = [jax.tree_util.keystr(p) for p, x in jax.tree.leaves_with_path((params, state)) if not x.is_deleted()]
+    assert not kept
+
+
+@FORMS
 @pytest.mark.parametrize("case", tuning.HALF_PRECISION)
 def test_half_precision_under_named_sharding_is_that_of_one_device(case, form):
     setting = tuning.HALF_PRECISION[case]
