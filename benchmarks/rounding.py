@@ -9,6 +9,7 @@ import chex
 import jax
 import numpy as np
 
+from benchmarks.forgetting.demo import ANGLE, BATCH
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks import digits
 
@@ -47,9 +48,9 @@ def measure(params: chex.ArrayTree, grads: chex.ArrayTree, dtype: str, rate: flo
 
 def main() -> None:
     """Print the table."""
-    task = digits.rotated_digits(seeds=1, angle=35.0)
+    task = digits.rotated_digits(seeds=1, angle=ANGLE)
     params = jax.tree.map(lambda x: x[0], task.params)
-    batch = task.batch(task.data, task.train[0, :128])
+    batch = task.batch(task.data, task.train[0, :BATCH])
     grads = jax.grad(task.loss)(params, batch)
     print("| parameters | λ_ref | entries of θ' − θ lost | cosine of θ' − θ | cosine of the summed updates |")
     print("|---|---|---|---|---|")

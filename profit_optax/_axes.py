@@ -9,6 +9,8 @@ from jax import lax
 
 Axes = tuple[Any, ...]
 
+_BY_HAND = " over which parameters are sharded by hand. Under jax.jit with sharded arrays leave axis_name out."
+
 
 def leaf_axes(axis_name: Any, *trees: Any) -> list[Axes]:
     """The mesh axes over which each leaf of trees of one structure is sharded, as far as a collective is concerned.
@@ -25,7 +27,7 @@ def leaf_axes(axis_name: Any, *trees: Any) -> list[Axes]:
     """
     leaves = zip(*map(jax.tree.leaves, trees), strict=True)
     declared = _broadcast_axes(trees[0], axis_name)
-    untracked = {axis for axes in declared for axis in axes if not _is_tracked(axis)}
+    untracked = {axis for axes in declared for axis in axes if not is_tracked(axis, _BY_HAND)}
     return [
         tuple(sorted(frozenset.union(*map(_varying_axes, leaf)) | untracked.intersection(axes), key=str))
         for leaf, axes in zip(leaves, declared, strict=True)
@@ -89,13 +91,18 @@ def _varying_axes(x: Any) -> frozenset[Any]:
     return frozenset(jax.typeof(x).manual_axis_type.varying)
 
 
-def _is_tracked(axis: Any) -> bool:
-    """Whether types record variation over `axis`: the index of a device along it varies by definition."""
+def is_tracked(axis: Any, remedy: str) -> bool:
+    """Whether types record variation over `axis`: the index of a device along it varies by definition.
+
+    Args:
+      axis: the name of an axis; if it is not bound, an error says so.
+      remedy: the end of what that error says.
+    """
     try:
         index = lax.axis_index(axis)
     except NameError as error:
         raise ValueError(
-            f"axis_name={axis!r} is not bound here: it must be an axis of a surrounding jax.shard_map or jax.pmap over "
-            "which parameters are sharded by hand. Under jax.jit with sharded arrays leave axis_name out."
+            f"axis_name={axis!r} is not bound here: it must be an axis of a surrounding jax.shard_map or jax.pmap"
+            f"{remedy}"
         ) from error
     return axis in _varying_axes(index)

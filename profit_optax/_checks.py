@@ -23,13 +23,11 @@ def check_count(name: str, value: Any, minimum: int) -> int:
             f"cannot be traced.{_static(name)}"
         )
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        count = operator.index(value)
+        count = None if isinstance(value, bool) else operator.index(value)
     except TypeError:
-        raise TypeError(
-            f"{name} must be an int, got {value!r} of type {type(value).__name__}. Pass a whole number."
-        ) from None
+        count = None
+    if count is None:
+        raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}. Pass a whole number.")
     if count < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {count}.{_COUNT_REMEDIES.get(name, '')}")
     return count

@@ -108,16 +108,11 @@ def _check_axes(axis_name: Any) -> tuple[str, ...]:
 
 
 def _is_tracked(axis: str) -> bool:
-    """Whether types record variation over `axis`: the index of a device along it varies by definition."""
-    try:
-        index = lax.axis_index(axis)
-    except NameError as error:
-        raise ValueError(
-            f"axis_name={axis!r} is not bound here: it must be an axis of a surrounding jax.shard_map or jax.pmap. "
-            f'Call inside one, such as jax.pmap(step, axis_name="{axis}"); under jax.jit with sharded arrays use '
-            "jax.value_and_grad, whose gradients are those of the whole batch there."
-        ) from error
-    return axis in _axes.leaf_axes(None, index)[0]
+    remedy = (
+        f'. Call inside one, such as jax.pmap(step, axis_name="{axis}"); under jax.jit with sharded arrays use '
+        "jax.value_and_grad, whose gradients are those of the whole batch there."
+    )
+    return _axes.is_tracked(axis, remedy)
 
 
 def _check_replicated(params: chex.ArrayTree, tracked: tuple[str, ...]) -> None:
