@@ -9,10 +9,11 @@ import jax
 import typer
 from rich.console import Console
 
+from benchmarks.commands import make_folder, or_quick, progress_bar
 from benchmarks.cost.cases import sizes
 from benchmarks.cost.catalogue import CASES, CHOICES, EAGER, chosen
 from benchmarks.cost.measure import Plan, measure, units
-from benchmarks.cost.options import UNOPTIMIZED, make_folder, parse_counts, parse_names, progress_bar
+from benchmarks.cost.options import UNOPTIMIZED, parse_counts, parse_names
 from benchmarks.cost.report import Result, environment, markdown, plot, write_json
 from benchmarks.cost.summary import goal_compilations, goals, summarize
 
@@ -27,10 +28,6 @@ class Size(NamedTuple):
 
 FULL = Size((1, 3), rounds=9, compilations=6)
 QUICK = Size((1,), rounds=2, compilations=1)
-
-
-def _or_quick(full: Any, quick: Any) -> str:
-    return f"{full}; with --quick {quick}"
 
 
 def main(
@@ -55,7 +52,7 @@ def main(
             parser=parse_counts,
             metavar="N,N,...",
             help="Reference steps in a step of Algorithm 1.",
-            show_default=_or_quick(*(",".join(map(str, size.n_refs)) for size in (FULL, QUICK))),
+            show_default=or_quick(*(",".join(map(str, size.n_refs)) for size in (FULL, QUICK))),
         ),
     ] = None,
     rounds: Annotated[
@@ -63,7 +60,7 @@ def main(
         typer.Option(
             min=1,
             help="How often each arm is timed. An interval takes six.",
-            show_default=_or_quick(FULL.rounds, QUICK.rounds),
+            show_default=or_quick(FULL.rounds, QUICK.rounds),
         ),
     ] = None,
     compilations: Annotated[
@@ -71,7 +68,7 @@ def main(
         typer.Option(
             min=1,
             help="How often AdamW and `profit` are compiled, whose compile times are compared; the others once.",
-            show_default=_or_quick(FULL.compilations, QUICK.compilations),
+            show_default=or_quick(FULL.compilations, QUICK.compilations),
         ),
     ] = None,
     output: Annotated[Path, typer.Option(help="Folder for cost.md, cost.png and cost.json.")] = Path("out/cost"),

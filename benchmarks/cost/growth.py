@@ -21,12 +21,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from rich.console import Console
 
+from benchmarks.commands import make_folder, plain, progress_bar
 from benchmarks.cost.cases import Case, tree_bytes
 from benchmarks.cost.cases.mlp import perceptron
 from benchmarks.cost.catalogue import by_name
 from benchmarks.cost.measure import program, time_steps
-from benchmarks.cost.options import UNOPTIMIZED, make_folder, parse_counts, progress_bar
-from benchmarks.cost.report import environment, headline, plain, show, table
+from benchmarks.cost.options import UNOPTIMIZED, parse_counts
+from benchmarks.cost.report import environment, headline, show, table
 from benchmarks.cost.stepper import lower_step, prepare
 from benchmarks.cost.summary import Interval, exact, interval
 

@@ -1,12 +1,8 @@
-"""What the commands' options have in common: lists, folders and progress bars."""
+"""What the commands' options have in common: lists of names and numbers."""
 
-import os
 from collections.abc import Callable, Iterable
-from pathlib import Path
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 # For quick runs, half of which would otherwise go into optimizing programs that run once or twice.
 UNOPTIMIZED = {"xla_backend_optimization_level": 0}
@@ -32,24 +28,3 @@ def parse_counts(text: str) -> tuple[int, ...]:
     if not all(part.isdecimal() and int(part) > 0 for part in parts):
         raise typer.BadParameter(f"{text!r} is not a list of positive whole numbers such as 1,3.")
     return tuple(sorted({int(part) for part in parts}))
-
-
-def make_folder(path: Path) -> None:
-    """Make the output folder, or end the command with the reason why it cannot be one."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be a folder: {error.strerror}.", param_hint="--output") from None
-    if not os.access(path, os.W_OK):
-        raise typer.BadParameter(f"{path} cannot be written to.", param_hint="--output")
-
-
-def progress_bar() -> Progress:
-    """A bar on standard error."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-    )
-    return Progress(*columns, console=Console(stderr=True))

@@ -2,20 +2,18 @@
 
 import datetime
 import json
-import math
 import os
 import platform
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from benchmarks.commands import plain, versions
 from benchmarks.cost.cases import Case, Sizes
 from benchmarks.cost.measure import Measured
 from benchmarks.cost.summary import Goal, Interval, Row
@@ -60,7 +58,7 @@ def environment() -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes"),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} x {_processor()}",
         "device": f"{device.platform}: {device.device_kind}",
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in packages},
+        "versions": versions(packages),
         "precision": f"float32, matmul precision {jax.config.values['jax_default_matmul_precision'] or 'default'}",
     }
 
@@ -154,21 +152,6 @@ def plot(path: Path, results: Sequence[Result], about: dict[str, Any]) -> None:
     figure.savefig(path, dpi=120)
 
 
-def plain(value: Any) -> Any:
-    """What JSON can hold: named tuples as objects, and null for what is no finite number."""
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: plain(field) for name, field in value._asdict().items()}
-    if isinstance(value, dict):
-        return {name: plain(field) for name, field in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist())
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value
-
-
 def show(value: Interval | float | None, form: str = ".2f") -> str:
     """A number with its interval, as far as there are any."""
     if value is None:
@@ -244,13 +227,6 @@ def _style(arm: str) -> dict[str, Any]:
 
 def _mega(size: int) -> str:
     return f"{size / 1e6:.3g}"
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _processor() -> str:

@@ -1,7 +1,6 @@
 """The demo: handwritten digits, then the same digits rotated, with AdamW and with PROFIT."""
 
 import math
-import os
 import time
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -9,8 +8,8 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from benchmarks.commands import make_folder, or_quick, progress_bar
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.profit import profit
@@ -65,10 +64,6 @@ def _finite(value: float) -> float:
     return value
 
 
-def _or_quick(full: Any, quick: Any) -> str:
-    return f"{full}; with --quick {quick}"
-
-
 def main(
     rates: Annotated[
         Any,
@@ -76,7 +71,7 @@ def main(
             parser=_parse_rates,
             metavar="RATE,RATE,...",
             help="Learning rates of AdamW, alone and as PROFIT's main optimizer.",
-            show_default=_or_quick(*(",".join(map(short_rate, size.rates)) for size in (FULL, QUICK))),
+            show_default=or_quick(*(",".join(map(short_rate, size.rates)) for size in (FULL, QUICK))),
         ),
     ] = None,
     ratio: Annotated[
@@ -89,7 +84,7 @@ def main(
         typer.Option(
             min=2,
             help="Paired seeds: each has its own split, old model and order of batches.",
-            show_default=_or_quick(FULL.seeds, QUICK.seeds),
+            show_default=or_quick(FULL.seeds, QUICK.seeds),
         ),
     ] = None,
     steps: Annotated[
@@ -97,7 +92,7 @@ def main(
         typer.Option(
             min=1,
             help="Main steps at the lowest rate. A higher rate takes fewer in proportion.",
-            show_default=_or_quick(FULL.steps, QUICK.steps),
+            show_default=or_quick(FULL.steps, QUICK.steps),
         ),
     ] = None,
     angle: Annotated[
@@ -119,7 +114,7 @@ def main(
     budget = Budget(rates or size.rates, size.steps if steps is None else steps, batch, EVALUATIONS)
     n_seeds = size.seeds if seeds is None else seeds
     methods = (adamw(), adamw(n_ref + 1), profit(n_ref, ratio), profit_lagged(ratio))
-    _make_folder(output)
+    make_folder(output)
     try:
         base, runs = _measure(methods, budget, n_seeds, angle)
     except digits.NotConvergedError as error:
@@ -143,24 +138,9 @@ def main(
     _print(rows, runs, methods, about, output)
 
 
-def _make_folder(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise typer.BadParameter(f"{path} cannot be a folder: {error.strerror}.", param_hint="--output") from None
-    if not os.access(path, os.W_OK):
-        raise typer.BadParameter(f"{path} cannot be written to.", param_hint="--output")
-
-
 def _measure(methods: tuple[Method, ...], budget: Budget, n_seeds: int, angle: float) -> tuple[np.ndarray, list[Run]]:
     """The old models' accuracies and all runs, with a progress bar on standard error."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task(f"{n_seeds} old models", total=None)
         task = digits.rotated_digits(n_seeds, angle)
         base = digits.old_accuracies(task)

@@ -5,7 +5,6 @@ import os
 import platform
 import textwrap
 from collections.abc import Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
+from benchmarks.commands import plain, versions
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Interval, Row, crossing, interval, percent, short_rate
 
@@ -49,14 +49,14 @@ def environment() -> dict[str, Any]:
     """Versions and machine, without which times mean nothing."""
     packages = ("profit-optax", "jax", "optax", "flax")
     return {
-        "versions": {"python": platform.python_version()} | {name: metadata.version(name) for name in packages},
+        "versions": versions(packages),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {jax.devices()[0].device_kind}",
     }
 
 
 def write_json(path: Path, rows: Sequence[Row], runs: Sequence[Run], about: dict[str, Any]) -> None:
     """All that was measured: `about`, the rows of the table, and every seed's curves."""
-    content = _plain({**about, "summary": list(rows), "runs": list(runs)})
+    content = plain({**about, "summary": list(rows), "runs": list(runs)}, digits=6)
     path.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
 
 
@@ -103,20 +103,6 @@ def _cells(row: Row) -> tuple[str, ...]:
 
 def _plus_minus(value: Interval, form: str) -> str:
     return f"{100 * value.mean:{form}} ± {100 * (value.high - value.mean):.1f}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return {name: _plain(field) for name, field in value._asdict().items()}
-    if isinstance(value, dict):
-        return {name: _plain(field) for name, field in value.items()}
-    if isinstance(value, np.ndarray):
-        return [_plain(item) for item in value.tolist()]
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if np.isfinite(value) else None
-    return value
 
 
 def _draw(panel: Axes, run: Run, level: float, style: tuple[str, str, str]) -> None:

@@ -1,0 +1,74 @@
+"""What the benchmarks' commands have in common: output folders, progress bars, versions, and what JSON can hold."""
+
+import math
+import os
+import platform
+from collections.abc import Iterable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+
+def or_quick(full: Any, quick: Any) -> str:
+    """How an option's help shows a default that depends on --quick."""
+    return f"{full}; with --quick {quick}"
+
+
+def make_folder(path: Path) -> None:
+    """Make the output folder, or end the command with the reason why it cannot be one."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise typer.BadParameter(f"{path} cannot be a folder: {error.strerror}.", param_hint="--output") from None
+    if not os.access(path, os.W_OK):
+        raise typer.BadParameter(f"{path} cannot be written to.", param_hint="--output")
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeElapsedColumn(),
+    )
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of Python and of packages, as far as they are installed."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def plain(value: Any, digits: int | None = None) -> Any:
+    """What JSON can hold: named tuples as objects, and null for what is no finite number.
+
+    Args:
+      value: a tree of dictionaries, lists, tuples, arrays and leaves that JSON knows.
+      digits: how many significant digits of a float are kept; None for all.
+    """
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return plain(value._asdict(), digits)
+    if isinstance(value, dict):
+        return {name: plain(field, digits) for name, field in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist(), digits)
+    if isinstance(value, list | tuple):
+        return [plain(item, digits) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return value if digits is None else float(f"{value:.{digits}g}")
+    return value
