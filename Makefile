@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2
-NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py lagged.py half_precision.py)
+NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py lagged.py call_by_call.py half_precision.py)
 # Where it is not numerics that are tested, half of the time would go into optimizing programs that run once.
 UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # Options for the command that a target runs, as in: make demo ARGS="--quick"

@@ -197,3 +197,13 @@ def seeing(inner: optax.GradientTransformation, extra: str | None = None) -> opt
         return updates, (Seen(params, value, state[0].steps + 1), inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
+
+
+def refusing_extra_args(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
+    """An optimizer that takes extra arguments and fails when it is given any."""
+
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        assert not extra_args
+        return inner.update(updates, state, params)
+
+    return optax.GradientTransformationExtraArgs(inner.init, update)

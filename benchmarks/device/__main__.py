@@ -24,6 +24,7 @@ TESTS = (
     "tests/test_closure.py",
     "tests/test_transparent.py",
     "tests/test_lagged.py",
+    "tests/test_call_by_call.py",
     "tests/test_nonfinite.py",
     "tests/test_trees.py",
     "tests/test_transformations.py",
