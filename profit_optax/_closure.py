@@ -212,6 +212,15 @@ def _gradient_function(value_and_grad_fn: ValueAndGradFn, batches: Any, grads: c
     return gradient_at
 
 
+def _loop(n_ref: int, step: Callable[[jax.Array, Any], Any], init: Any) -> Any:
+    """One loop over the reference steps, of which a single one is lowered without a loop.
+
+    XLA would remove a loop of one step, but after choosing how to compute convolutions: their gradients in a loop take
+    it many times longer on CPUs (JAX's issue 12868).
+    """
+    return lax.fori_loop(0, n_ref, step, init, unroll=0 if n_ref == 1 else None)
+
+
 def _accumulated_steps(
     options: _cycle.Options,
     n_ref: int,
@@ -230,7 +239,7 @@ def _accumulated_steps(
 
     zeros = _cycle.zero_delta(options, grads, reference_state, params)
     delta = jax.tree.map(_computed_zeros, zeros, params)
-    return lax.fori_loop(0, n_ref, step, (_cycle.Displacement(delta, reference_state), grads))
+    return _loop(n_ref, step, (_cycle.Displacement(delta, reference_state), grads))
 
 
 def _computed_zeros(zeros: jax.Array, param: jax.Array) -> jax.Array:
@@ -259,6 +268,6 @@ def _subtracted_steps(
         displaced = optax.apply_updates(displaced, updates)
         return displaced, reference_state, gradient_at(displaced, i)
 
-    displaced, reference_state, gradient = lax.fori_loop(0, n_ref, step, (params, reference_state, grads))
+    displaced, reference_state, gradient = _loop(n_ref, step, (params, reference_state, grads))
     delta = _cycle.difference(displaced, params, options.displacement_dtype)
     return _cycle.Displacement(delta, reference_state), gradient
