@@ -128,6 +128,12 @@ def closure_subtract(n_ref: int) -> Arm:
     return _closure(f"subtract-{n_ref}", tx, n_ref)
 
 
+def closure_compact(n_ref: int) -> Arm:
+    """`profit` with the displacement kept in half of the bits."""
+    tx = profit(_main(), _reference(), n_ref, displacement_dtype="bfloat16")
+    return _closure(f"compact-{n_ref}", tx, n_ref)
+
+
 def transparent(n_ref: int) -> Arm:
     """`profit_transparent`, whose program takes one gradient and is called n_ref + 1 times a step."""
     arm = _plain(f"transparent-{n_ref}", profit_transparent(_main(), _reference(), n_ref))

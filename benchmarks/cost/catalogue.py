@@ -31,6 +31,7 @@ FAMILIES: dict[str, Callable[[int], Arm]] = {
     "line": arms.line_by_line,
     "profit": arms.closure,
     "subtract": arms.closure_subtract,
+    "compact": arms.closure_compact,
     "transparent": arms.transparent,
 }
 # The one family that is no JAX program.
