@@ -9,7 +9,7 @@ UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_p
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench demo test lint format gpu lagged rounding scale clean
+.PHONY: help bench cifar clean compact demo format frontier gpu growth lagged lint map rounding scale test toy warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -17,7 +17,14 @@ help:
 	@echo "make bench   what a step costs beside other optimizers (ARGS=--help)"
 	@echo "make gpu     tests and costs on this machine's accelerator, with PYTHON's own packages (ARGS=--help)"
 	@echo "make scale   memory and communication at 1 B and 8 B parameters, from compiled programs (ARGS=--help)"
+	@echo "make growth  how costs grow with parameters, leaves and n_ref (ARGS=--help)"
+	@echo "make frontier  seventeen methods on the digits task, each tuned alike, at equal new accuracy (ARGS=--help)"
+	@echo "make map     when PROFIT helps: its gain, one factor varied at a time (ARGS=--help)"
+	@echo "make toy     the paper's toy problem, Table 1 (ARGS=--help)"
+	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
+	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
 	@echo "make lagged  along what the lagged form should displace: three directions on the demo's task"
+	@echo "make compact  what a displacement in bfloat16 costs on the demo's task"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
@@ -36,8 +43,29 @@ gpu:
 scale: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
+growth: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.cost.growth $(ARGS)
+
+frontier: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting.frontier $(ARGS)
+
+map: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting.gains $(ARGS)
+
+toy: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting.toy $(ARGS)
+
+warmup: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting.warmup $(ARGS)
+
+cifar: $(VENV)/.bench
+	@$(BIN)/python -m benchmarks.forgetting.cifar $(ARGS)
+
 lagged: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.lagged
+	@$(BIN)/python -m benchmarks.forgetting.variants lagged
+
+compact: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting.variants compact
 
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
@@ -65,6 +93,10 @@ $(VENV)/.python:
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.bench: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml

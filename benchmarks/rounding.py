@@ -48,9 +48,9 @@ def measure(params: chex.ArrayTree, grads: chex.ArrayTree, dtype: str, rate: flo
 
 def main() -> None:
     """Print the table."""
-    task = digits.rotated_digits(seeds=1, angle=ANGLE)
+    task = digits.rotated_digits(seeds=[0], angle=ANGLE)
     params = jax.tree.map(lambda x: x[0], task.params)
-    batch = task.batch(task.data, task.train[0, :BATCH])
+    batch = task.batch(task.data, task.train[0, :BATCH], jax.random.key(0))
     grads = jax.grad(task.loss)(params, batch)
     print("| parameters | λ_ref | entries of θ' − θ lost | cosine of θ' − θ | cosine of the summed updates |")
     print("|---|---|---|---|---|")

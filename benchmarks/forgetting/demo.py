@@ -14,8 +14,8 @@ from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.profit_lagged import profit_lagged
-from benchmarks.forgetting.report import environment, plot, table, write_json
-from benchmarks.forgetting.runner import Budget, Run, evaluation_steps, run_all
+from benchmarks.forgetting.report import by_rate, environment, plot, table, write_json
+from benchmarks.forgetting.runner import Run, Trial, at_rates, run_all
 from benchmarks.forgetting.summary import Row, describe, percent, short_rate, summarize
 from benchmarks.forgetting.tasks import digits
 
@@ -111,17 +111,18 @@ def main(
     """
     begin = time.perf_counter()
     size = QUICK if quick else FULL
-    budget = Budget(rates or size.rates, size.steps if steps is None else steps, batch, EVALUATIONS)
+    rates, steps = rates or size.rates, size.steps if steps is None else steps
     n_seeds = size.seeds if seeds is None else seeds
-    methods = (adamw(), adamw(n_ref + 1), profit(n_ref, ratio), profit_lagged(ratio))
+    methods = (adamw(), adamw(n_ref + 1), profit(n_ref), profit_lagged())
+    trials = at_rates(methods, rates, steps, EVALUATIONS, ratio=ratio)
     make_folder(output)
     try:
-        base, runs = _measure(methods, budget, n_seeds, angle)
+        base, runs = _measure(trials, batch, n_seeds, angle)
     except digits.NotConvergedError as error:
         typer.echo(f"Error: {error}", err=True)
         raise typer.Exit(1) from None
     rows = summarize(runs, LEVEL, methods[0].name)
-    plot(output / "demo.png", runs, LEVEL, f"digits rotated by {angle:g} degrees")
+    plot(output / "demo.png", by_rate(runs), LEVEL, f"digits rotated by {angle:g} degrees")
     about = {
         "quick": quick,
         "level": LEVEL,
@@ -129,7 +130,10 @@ def main(
         "ratio": ratio,
         "n_ref": n_ref,
         "seeds": n_seeds,
-        **budget._asdict(),
+        "rates": rates,
+        "steps": steps,
+        "batch": batch,
+        "evaluations": EVALUATIONS,
         "old_accuracy_at_start": base,
         "wall_seconds": time.perf_counter() - begin,
         **environment(),
@@ -138,20 +142,20 @@ def main(
     _print(rows, runs, methods, about, output)
 
 
-def _measure(methods: tuple[Method, ...], budget: Budget, n_seeds: int, angle: float) -> tuple[np.ndarray, list[Run]]:
+def _measure(trials: list[Trial], batch: int, n_seeds: int, angle: float) -> tuple[np.ndarray, list[Run]]:
     """The old models' accuracies and all runs, with a progress bar on standard error."""
     with progress_bar() as progress:
         bar = progress.add_task(f"{n_seeds} old models", total=None)
-        task = digits.rotated_digits(n_seeds, angle)
+        task = digits.rotated_digits(range(n_seeds), angle)
         base = digits.old_accuracies(task)
         digits.check_converged(base)
-        steps = sum(int(evaluation_steps(budget, rate)[-1]) for rate in budget.rates)
-        progress.update(bar, total=steps * sum(method.gradients for method in methods))
+        gradients = sum(int(trial.steps[-1]) * trial.method.gradients for trial in trials)
+        progress.update(bar, total=gradients * n_seeds)
 
         def on_progress(method: str, gradients: int) -> None:
             progress.update(bar, description=method, advance=gradients)
 
-        return base, run_all(task, methods, budget, on_progress)
+        return base, run_all(task, trials, batch, on_progress)
 
 
 def _print(rows: list[Row], runs: list[Run], methods: tuple[Method, ...], about: dict[str, Any], output: Path) -> None:

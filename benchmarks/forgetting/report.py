@@ -1,10 +1,11 @@
 """The table, the picture and the JSON file of a comparison."""
 
+import itertools
 import json
 import os
 import platform
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ _STYLES = (
     ("#CC79A7", "-.", "^"),
     ("#009E73", ":", "v"),
     ("#D55E00", "--", "P"),
+    ("#56B4E9", "-.", "X"),
 )
 
 
@@ -45,6 +47,29 @@ def table(rows: Sequence[Row], level: float, baseline: str) -> Table:
     return result
 
 
+def markdown(rows: Sequence[Row], level: float, baseline: str, reached: Mapping[str, str]) -> str:
+    """A table of methods, each at its own setting, the best first: means over seeds ± half of the 95 % interval.
+
+    Args:
+      rows: a row for each method.
+      level: quality on the new task at which they are compared.
+      baseline: the method that differences are to.
+      reached: for each method, with how many of its settings the level was reached in tuning.
+    """
+    head = ("method", "rate", "else", "old (%)", f"minus {baseline}", "steps", "grads", "s", "cosine", "reached")
+    order = sorted(rows, key=lambda row: -np.inf if row.old is None else row.old.mean, reverse=True)
+    lines = [head, ("---",) * len(head), *(_line(row, reached[row.method]) for row in order)]
+    title = f"Old accuracy where the new accuracy first reaches {percent(level)} %\n\n"
+    return title + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def _line(row: Row, reached: str) -> tuple[str, ...]:
+    others = ", ".join(f"{name} {value:g}" for name, value in row.setting.items() if name != "rate")
+    method, old, difference, steps, gradients, cosine = _cells(row)
+    seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
+    return method, short_rate(row.rate), others, old, difference, steps, gradients, seconds, cosine, reached
+
+
 def environment() -> dict[str, Any]:
     """Versions and machine, without which times mean nothing."""
     packages = ("profit-optax", "jax", "optax", "flax")
@@ -60,31 +85,38 @@ def write_json(path: Path, rows: Sequence[Row], runs: Sequence[Run], about: dict
     path.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def plot(path: Path, runs: Sequence[Run], level: float, task: str) -> None:
-    """Old against new accuracy along training, a panel for each rate, as a PNG.
+def plot(path: Path, panels: Mapping[str, Sequence[Run]], level: float, task: str) -> None:
+    """Old against new accuracy along training, a panel for each title, as a PNG.
 
     A line is the mean over seeds of the old accuracy where each first reaches a level of new accuracy, as far as all
     seeds get; the band around it is one standard deviation. The axis of the new accuracy is logarithmic in the error,
     since that is where methods part.
     """
-    rates = list(dict.fromkeys(run.rate for run in runs))
-    methods = list(dict.fromkeys(run.method for run in runs))
-    width = 1.2 + 4.4 * len(rates)
+    runs = [run for each in panels.values() for run in each]
+    methods = dict.fromkeys(run.method for run in runs)
+    styles = dict(zip(methods, itertools.cycle(_STYLES), strict=False))
+    width = 1.2 + 4.4 * len(panels)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
-    panels = figure.subplots(1, len(rates), sharey=True, squeeze=False)[0]
-    for panel, rate in zip(panels, rates, strict=True):
-        for method, style in zip(methods, _STYLES * len(methods), strict=False):
-            run = next(run for run in runs if (run.method, run.rate) == (method, rate))
-            _draw(panel, run, level, style)
-        _dress(panel, runs, level, rate)
-    panels[0].set_ylim(top=min(panels[0].get_ylim()[1], 100.5))
-    panels[0].set_ylabel("accuracy on the old task (%)")
+    axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axis, (title, shown) in zip(axes, panels.items(), strict=True):
+        for run in shown:
+            _draw(axis, run, level, styles[run.method])
+        _dress(axis, runs, level, title)
+    axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 100.5))
+    axes[0].set_ylabel("accuracy on the old task (%)")
     spread = f"mean and standard deviation over {len(runs[0].old)} seeds"
     title = f"What is kept of the old task while learning {task} ({spread})"
     figure.suptitle("\n".join(textwrap.wrap(title, int(10 * width))))
-    handles = panels[0].get_legend_handles_labels()
-    figure.legend(*handles, loc="outside lower center", ncols=2 * len(rates), frameon=False)
+    # A method that is in several panels is named once.
+    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=2 * len(panels), frameon=False)
     figure.savefig(path, dpi=130)
+
+
+def by_rate(runs: Sequence[Run]) -> dict[str, list[Run]]:
+    """A panel for each rate."""
+    rates = dict.fromkeys(run.rate for run in runs)
+    return {f"rate {short_rate(rate)}": [run for run in runs if run.rate == rate] for rate in rates}
 
 
 def _cells(row: Row) -> tuple[str, ...]:
@@ -120,14 +152,14 @@ def _draw(panel: Axes, run: Run, level: float, style: tuple[str, str, str]) -> N
         panel.plot(100 * level, 100 * at.mean, color=colour, marker=marker, markersize=7, markeredgecolor="white")
 
 
-def _dress(panel: Axes, runs: Sequence[Run], level: float, rate: float) -> None:
+def _dress(panel: Axes, runs: Sequence[Run], level: float, title: str) -> None:
     start = 100 * runs[0].new[:, 0].mean(), 100 * runs[0].old[:, 0].mean()
     end = 100 * max(run.new.max(axis=1).min() for run in runs)
     panel.set_xscale("function", functions=(_stretch, _shrink))
     ticks = [tick for tick in (0, 20, 40, 60, 70, 80, 90, 100 * level, 97, 99) if start[0] - 8 <= tick <= end + 1]
     panel.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     panel.set_xticks([], minor=True)
-    panel.set_title(f"rate {short_rate(rate)}")
+    panel.set_title(title)
     panel.set_xlabel("accuracy on the new task (%)")
     panel.grid(alpha=0.25)
     panel.axvline(100 * level, color="0.4", linewidth=1, linestyle=(0, (2, 2)), label=f"compared at {percent(level)} %")

@@ -1,8 +1,9 @@
-"""Methods x rates x seeds on one task."""
+"""Methods at settings, over all seeds of a task, on the same batches."""
 
 import functools
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import chex
@@ -12,48 +13,54 @@ import numpy as np
 import optax
 
 from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.store import Store
 from benchmarks.forgetting.tasks import Scores, Task
 
 
-class Budget(NamedTuple):
-    """How long every method may train, the same for all.
+class Trial(NamedTuple):
+    """A method at a setting, and how far it goes.
 
     Attributes:
-      rates: the main optimizer's learning rates.
-      steps: steps at the lowest rate. A higher rate takes fewer in proportion, so that every rate can go as far.
-      batch: examples for one gradient.
-      evaluations: how often a run is evaluated after its start; fewer times where it has fewer steps.
+      method: the method.
+      setting: its "rate", and the other numbers that it can be set to.
+      steps: after how many steps it is evaluated, the first time before any step, [evaluations].
+      until: quality on the new task at which the trial ends once every seed has stood there; None for its whole length.
     """
 
-    rates: tuple[float, ...]
-    steps: int
-    batch: int
-    evaluations: int
+    method: Method
+    setting: dict[str, float]
+    steps: np.ndarray
+    until: float | None = None
 
 
 class Run(NamedTuple):
-    """One method at one rate, over all seeds.
+    """What a trial was, over all seeds.
 
     Attributes:
       method: the method's name.
-      rate: the main optimizer's learning rate.
+      setting: its "rate", and the other numbers that it was set to.
       gradients: gradients that one step takes.
       steps: steps taken at each evaluation, the first before any step, [evaluations].
-      old: accuracy on the old task, [seeds, evaluations].
-      new: accuracy on the new task, [seeds, evaluations].
+      old: quality on the old task, [seeds, evaluations].
+      new: quality on the new task, [seeds, evaluations].
       metrics: what the method says about itself, as means over the steps since the evaluation before,
         [seeds, evaluations - 1].
-      seconds: training and evaluation of all seeds together, without compilation.
+      seconds: training and evaluation of all seeds, without compilation.
     """
 
     method: str
-    rate: float
+    setting: dict[str, float]
     gradients: int
     steps: np.ndarray
     old: np.ndarray
     new: np.ndarray
     metrics: dict[str, np.ndarray]
     seconds: float
+
+    @property
+    def rate(self) -> float:
+        """The main optimizer's learning rate."""
+        return self.setting["rate"]
 
 
 class _State(NamedTuple):
@@ -71,16 +78,54 @@ class _Inputs(NamedTuple):
     train: jax.Array
     held_out: Any
     order: jax.Array
+    keys: jax.Array
+    kept: Any
 
 
+_Setting = dict[str, jax.Array]
 _Metrics = dict[str, jax.Array]
-_AdvanceFn = Callable[[_State, jax.Array, jax.Array, _Inputs], tuple[_State, Scores, _Metrics]]
+_AdvanceFn = Callable[[_State, _Setting, jax.Array, _Inputs], tuple[_State, Scores, _Metrics]]
+_Carry = tuple[_State, _Metrics]
+_StepFn = Callable[[_Carry, _Setting, _Inputs], _Carry]
+_InitFn = Callable[[chex.ArrayTree, _Setting], _State]
+_OnProgress = Callable[[str, int], None]
+_Programs = dict[Method, tuple[_InitFn, _AdvanceFn, Any]]
+
+# Folded into a seed's key for its batches' own keys: no epoch has this number, whose order the key also makes.
+_BATCH_KEYS = 2**31
+# How far apart in seconds the states are that a killed run can go on from.
+SAVE_EVERY = 60.0
 
 
-def evaluation_steps(budget: Budget, rate: float) -> np.ndarray:
-    """After how many steps a run at this rate is evaluated: at the start, and at equal distances to the end."""
-    steps = max(1, round(budget.steps * min(budget.rates) / rate))
-    return np.round(np.linspace(0, steps, min(budget.evaluations, steps) + 1)).astype(int)
+def evenly(steps: int, evaluations: int) -> np.ndarray:
+    """Evaluations at the start and at equal distances to the end; fewer where there are fewer steps."""
+    return np.round(np.linspace(0, steps, min(evaluations, steps) + 1)).astype(int)
+
+
+def geometrically(steps: int, evaluations: int) -> np.ndarray:
+    """Evaluations at the start, after the first step, and at growing distances: for runs that are fast and slow."""
+    return np.unique([0, *np.round(np.geomspace(1, steps, evaluations)).astype(int)])
+
+
+def at_rates(
+    methods: Sequence[Method], rates: Sequence[float], steps: int, evaluations: int, **others: float
+) -> list[Trial]:
+    """Every method at every rate: `steps` steps at the lowest, and in proportion fewer at a higher one.
+
+    Args:
+      methods: the methods.
+      rates: values of "rate".
+      steps: steps at the lowest rate.
+      evaluations: how often each trial is evaluated after its start; fewer times where it has fewer steps.
+      **others: what else they are set to, as far as each of them can be.
+    """
+    return [
+        Trial(
+            method, method.setting(rate=rate, **others), evenly(max(1, round(steps * min(rates) / rate)), evaluations)
+        )
+        for method in methods
+        for rate in rates
+    ]
 
 
 def batch_order(key: jax.Array, n_batches: int, batch: int, n_train: int) -> jax.Array:
@@ -95,82 +140,241 @@ def batch_order(key: jax.Array, n_batches: int, batch: int, n_train: int) -> jax
 
 
 def run_all(
-    task: Task, methods: Sequence[Method], budget: Budget, on_progress: Callable[[str, int], None] = lambda *_: None
+    task: Task,
+    trials: Sequence[Trial],
+    batch: int,
+    on_progress: _OnProgress = lambda *_: None,
+    store: Path | None = None,
 ) -> list[Run]:
-    """Run every method at every rate, all seeds at once and on the same batches.
+    """Run every trial over all seeds of the task, on the same batches.
 
     Args:
       task: what is learnt, from which models.
-      methods: the arms to compare.
-      budget: rates, steps, batch size and evaluations, the same for every method.
-      on_progress: is told the name of the method and how many gradients of one seed were taken since last time.
+      trials: methods at settings.
+      batch: examples for one gradient.
+      on_progress: is told the name of the method and how many gradients, over seeds, were taken since last time.
+      store: a folder that keeps finished runs, and every minute the state of the one that is running. A command that
+        was killed goes on from there. None to keep nothing.
     """
-    n_seeds, n_train = task.train.shape
-    n_batches = int(evaluation_steps(budget, min(budget.rates))[-1]) * max(method.gradients for method in methods)
-    # Not 0 or 1: splitting the seed's key, as tasks do, is folding those in.
-    seed_keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(jnp.arange(n_seeds))
-    order_of = functools.partial(batch_order, n_batches=n_batches, batch=budget.batch, n_train=n_train)
-    inputs = _Inputs(task.data, task.train, task.held_out, jax.jit(jax.vmap(order_of))(seed_keys))
-    return [run for method in methods for run in _run_method(task, method, budget, inputs, on_progress)]
+    _check_names([trial.method for trial in trials])
+    n_batches = max(int(trial.steps[-1]) * _batches(trial.method) for trial in trials)
+    parts = [task] if task.together else [_only(task, i) for i in range(len(task.seeds))]
+    by_part = [_run_part(part, trials, batch, n_batches, on_progress, store) for part in parts]
+    return [_joined(runs) for runs in zip(*by_part, strict=True)]
 
 
-def _run_method(
-    task: Task, method: Method, budget: Budget, inputs: _Inputs, on_progress: Callable[[str, int], None]
+def _check_names(methods: Sequence[Method]) -> None:
+    """Runs are told apart by their methods' names, in tables and in the store."""
+    by_name = {method.name: method for method in methods}
+    doubled = {method.name for method in methods if by_name[method.name] is not method}
+    if doubled:
+        raise ValueError(f"different methods have the same name, {sorted(doubled)}: rename one of them.")
+
+
+def _run_part(
+    task: Task, trials: Sequence[Trial], batch: int, n_batches: int, on_progress: _OnProgress, store: Path | None
 ) -> list[Run]:
-    on_progress(method.name, 0)
-    init = jax.jit(lambda params, rate: _State(params, jax.vmap(method.optimizer(rate).init)(params), jnp.int32(0)))
-    advance = jax.jit(_advance_fn(task, method))
-    first = init(task.params, jnp.float32(budget.rates[0]))
-    compiled: Any = advance.lower(first, jnp.float32(0), jnp.int32(0), inputs).compile()
-    runs = []
-    for rate in budget.rates:
-        start = time.perf_counter()
-        state, steps = init(task.params, jnp.float32(rate)), evaluation_steps(budget, rate)
-        records = []
-        # The first distance is 0, which evaluates the start.
-        for distance in np.diff(steps, prepend=0):
-            state, *record = compiled(state, jnp.float32(rate), jnp.int32(distance), inputs)
-            records.append(jax.device_get(record))
-            on_progress(method.name, int(distance) * method.gradients)
-        scores, metrics = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1, dtype=float), *records)
-        metrics = {name: values[:, 1:] for name, values in metrics.items()}
-        seconds = time.perf_counter() - start
-        runs.append(Run(method.name, rate, method.gradients, steps, scores.old, scores.new, metrics, seconds))
+    # Not 0 or 1: splitting the seed's key, as tasks do, is folding those in.
+    keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(task.seeds)
+    order_of = functools.partial(batch_order, n_batches=n_batches, batch=batch, n_train=task.train.shape[1])
+    inputs = _Inputs(task.data, task.train, task.held_out, jax.jit(jax.vmap(order_of))(keys), keys, None)
+    programs: _Programs = {}
+    runs: list[Run] = []
+    for trial in trials:
+        kept = Store(store, _identity(task, trial, batch)) if store else None
+        finished = kept.run() if kept else None
+        if finished:
+            runs.append(Run(**finished))
+            on_progress(trial.method.name, int(trial.steps[-1]) * trial.method.gradients * len(task.seeds))
+            continue
+        run = _run_trial(task, trial, inputs, programs, on_progress, kept)
+        if kept:
+            kept.finish(run._asdict())
+        runs.append(run)
     return runs
 
 
-def _advance_fn(task: Task, method: Method) -> _AdvanceFn:
-    value_and_grad_fn = jax.value_and_grad(task.loss)
+def _run_trial(
+    task: Task, trial: Trial, inputs: _Inputs, programs: _Programs, on_progress: _OnProgress, store: Store | None
+) -> Run:
+    method, setting = trial.method, {name: jnp.float32(value) for name, value in trial.setting.items()}
+    on_progress(method.name, 0)
+    if method not in programs:
+        programs[method] = _compiled(task, method, setting, inputs)
+    init, advance, kept = programs[method]
+    state, inputs = init(task.params, setting), inputs._replace(kept=kept)
+    records: list[Any] = []
+    seconds = 0.0
+    if store:
+        state, records, seconds = store.resume(state)
+    saved = time.perf_counter()
+    # The first distance is 0, which evaluates the start.
+    for i, distance in enumerate(np.diff(trial.steps, prepend=0)):
+        if i >= len(records):
+            start = time.perf_counter()
+            state, *record = advance(state, setting, jnp.int32(distance), inputs)
+            records.append(jax.device_get(record))
+            seconds += time.perf_counter() - start
+            if store and time.perf_counter() - saved > SAVE_EVERY:
+                store.save(state, records, seconds)
+                saved = time.perf_counter()
+        on_progress(method.name, int(distance) * method.gradients * len(task.seeds))
+        if _everyone_was_there(records[: i + 1], trial.until):
+            break
+    scores, metrics = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1, dtype=float), *map(tuple, records))
+    on_progress(method.name, int(trial.steps[-1] - trial.steps[len(records) - 1]) * method.gradients * len(task.seeds))
+    return Run(
+        method=method.name,
+        setting=dict(trial.setting),
+        gradients=method.gradients,
+        steps=trial.steps[: len(records)],
+        old=scores.old,
+        new=scores.new,
+        metrics={name: values[:, 1:] for name, values in metrics.items()},
+        seconds=seconds,
+    )
+
+
+def _everyone_was_there(records: Sequence[Any], until: float | None) -> bool:
+    return until is not None and bool(np.all(np.max([scores.new for scores, _ in records], axis=0) >= until))
+
+
+def _compiled(task: Task, method: Method, setting: _Setting, inputs: _Inputs) -> tuple[_InitFn, _AdvanceFn, Any]:
+    """The method's programs, which serve all of its settings, and what it keeps of the old task."""
+    kept = jax.jit(jax.vmap(functools.partial(method.keep, task), in_axes=(0, None, 0)))(
+        task.params, inputs.data, inputs.train
+    )
+    inputs = inputs._replace(kept=kept)
+
+    @jax.jit
+    def init(params: chex.ArrayTree, setting: _Setting) -> _State:
+        params = jax.vmap(method.init)(params)
+        return _State(params, jax.vmap(method.optimizer(setting).init)(params), jnp.int32(0))
+
+    state = init(task.params, setting)
+    make = _advance_in_loop if task.in_loop else _advance_one_by_one
+    return init, make(task, method, state, setting, inputs), kept
+
+
+def _advance_in_loop(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:
+    """All seeds by `n_steps` steps, their scores there, and the means of the metrics over these steps: one program."""
+    one_step = _step_fn(task, method)
+
+    @jax.jit
+    def advance(
+        state: _State, setting: _Setting, n_steps: jax.Array, inputs: _Inputs
+    ) -> tuple[_State, Scores, _Metrics]:
+        zeros = _no_metrics(method, state)
+        state, sums = jax.lax.fori_loop(0, n_steps, lambda _, carry: one_step(carry, setting, inputs), (state, zeros))
+        return state, _evaluate(task, method, state, inputs), _means(sums, n_steps)
+
+    return advance.lower(state, setting, jnp.int32(0), inputs).compile()
+
+
+def _advance_one_by_one(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:
+    """The same, with a call of the compiled program for every step."""
+    carry = state, _no_metrics(method, state)
+    one_step = jax.jit(_step_fn(task, method), donate_argnums=0).lower(carry, setting, inputs).compile()
+    evaluate = jax.jit(functools.partial(_evaluate, task, method)).lower(state, inputs).compile()
+
+    def advance(
+        state: _State, setting: _Setting, n_steps: jax.Array, inputs: _Inputs
+    ) -> tuple[_State, Scores, _Metrics]:
+        carry = state, _no_metrics(method, state)
+        for _ in range(int(n_steps)):
+            carry = one_step(carry, setting, inputs)
+        state, sums = carry
+        return state, evaluate(state, inputs), _means(sums, n_steps)
+
+    return advance
+
+
+def _step_fn(task: Task, method: Method) -> _StepFn:
+    """A step of all seeds, which adds its metrics to their sums."""
+    n_batches = _batches(method)
 
     def seed_step(
-        rate: jax.Array,
+        setting: _Setting,
         data: Any,
         step: jax.Array,
         params: chex.ArrayTree,
         state: optax.OptState,
         train: jax.Array,
         order: jax.Array,
+        key: jax.Array,
+        kept: Any,
     ) -> tuple[chex.ArrayTree, optax.OptState, _Metrics]:
-        positions = jax.lax.dynamic_slice_in_dim(order, step * method.gradients, method.gradients)
-        batches = task.batch(data, train[positions])
-        params, state = method.step(method.optimizer(rate), value_and_grad_fn, params, state, batches)
+        numbers = step * n_batches + jnp.arange(n_batches)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, _BATCH_KEYS)))(numbers)
+        batches = jax.vmap(task.batch, in_axes=(None, 0, 0))(data, train[order[numbers]], keys)
+        value_and_grad_fn = jax.value_and_grad(method.loss(task, kept, setting))
+        params, state = method.step(method.optimizer(setting), value_and_grad_fn, params, state, batches)
         return params, state, method.metrics(state)
 
-    def advance(state: _State, rate: jax.Array, n_steps: jax.Array, inputs: _Inputs) -> tuple[_State, Scores, _Metrics]:
-        """All seeds by `n_steps` steps, their scores there, and the means of the metrics over these steps."""
-        all_seeds = jax.vmap(seed_step, in_axes=(None, None, None, 0, 0, 0, 0))
+    all_seeds = jax.vmap(seed_step, in_axes=(None, None, None, 0, 0, 0, 0, 0, 0))
 
-        def one_step(_: jax.Array, carry: tuple[_State, _Metrics]) -> tuple[_State, _Metrics]:
-            (params, optimizer_state, step), sums = carry
-            params, optimizer_state, metrics = all_seeds(
-                rate, inputs.data, step, params, optimizer_state, inputs.train, inputs.order
-            )
-            return _State(params, optimizer_state, step + 1), optax.tree.add(sums, metrics)
+    def one_step(carry: _Carry, setting: _Setting, inputs: _Inputs) -> _Carry:
+        (params, optimizer_state, step), sums = carry
+        params, optimizer_state, metrics = all_seeds(
+            setting, inputs.data, step, params, optimizer_state, inputs.train, inputs.order, inputs.keys, inputs.kept
+        )
+        return _State(params, optimizer_state, step + 1), optax.tree.add(sums, metrics)
 
-        zeros = optax.tree.zeros_like(jax.vmap(method.metrics)(state.optimizer_state))
-        state, sums = jax.lax.fori_loop(0, n_steps, one_step, (state, zeros))
-        params = jax.vmap(method.eval_params)(state.optimizer_state, state.params)
-        scores = jax.vmap(task.evaluate, in_axes=(0, None, 0))(params, inputs.data, inputs.held_out)
-        return state, scores, jax.tree.map(lambda total: total / jnp.maximum(n_steps, 1), sums)
+    return one_step
 
-    return advance
+
+def _evaluate(task: Task, method: Method, state: _State, inputs: _Inputs) -> Scores:
+    params = jax.vmap(method.eval_params)(state.optimizer_state, state.params)
+    return jax.vmap(task.evaluate, in_axes=(0, None, 0))(params, inputs.data, inputs.held_out)
+
+
+def _no_metrics(method: Method, state: _State) -> _Metrics:
+    # An optimizer's state may hold nothing that has a leading axis; parameters do.
+    return optax.tree.zeros_like(
+        jax.vmap(lambda _, optimizer_state: method.metrics(optimizer_state))(state.params, state.optimizer_state)
+    )
+
+
+def _means(sums: _Metrics, n_steps: jax.Array) -> _Metrics:
+    return jax.tree.map(lambda total: total / jnp.maximum(n_steps, 1), sums)
+
+
+def _batches(method: Method) -> int:
+    return method.gradients if method.batches is None else method.batches
+
+
+def _only(task: Task, i: int) -> Task:
+    """The task with one of its seeds."""
+    per_seed = (task.seeds, task.train, task.held_out, task.params)
+    seeds, train, held_out, params = jax.tree.map(lambda x: x[i : i + 1], per_seed)
+    return task._replace(seeds=seeds, train=train, held_out=held_out, params=params)
+
+
+def _joined(runs: Sequence[Run]) -> Run:
+    """One run of runs with a seed each."""
+    first = runs[0]
+    if any(len(run.steps) != len(first.steps) for run in runs):
+        raise ValueError(
+            "`until` ended the seeds' runs at different evaluations, and they cannot be one run: leave it out where a"
+            " task does not train its seeds together."
+        )
+    join = functools.partial(np.concatenate, axis=0)
+    return first._replace(
+        old=join([run.old for run in runs]),
+        new=join([run.new for run in runs]),
+        metrics={name: join([run.metrics[name] for run in runs]) for name in first.metrics},
+        seconds=sum(run.seconds for run in runs),
+    )
+
+
+def _identity(task: Task, trial: Trial, batch: int) -> dict[str, Any]:
+    """What makes one run different from another."""
+    return {
+        "task": task.name,
+        "seeds": np.asarray(task.seeds).tolist(),
+        "method": trial.method.name,
+        "setting": dict(trial.setting),
+        "batch": batch,
+        "steps": trial.steps.tolist(),
+        "until": trial.until,
+    }

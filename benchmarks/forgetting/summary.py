@@ -41,20 +41,20 @@ class Row(NamedTuple):
 
     Attributes:
       method: the method's name.
-      rate: the main optimizer's learning rate.
+      setting: its "rate", and the other numbers that it was set to.
       seeds: how many seeds ran.
       reached: how many of them reached the level of new accuracy.
       old: old accuracy there. None, like all means below, unless every seed reached it.
-      difference: that minus the baseline's at the same rate, paired by seed. None for the baseline itself, too.
+      difference: that minus the baseline's, paired by seed. None for the baseline itself, too.
       steps: mean steps until there.
       gradients: mean gradients until there.
       final_new: mean new accuracy at the end of the run.
       metrics: means over the whole run and all seeds of what the method says about itself.
-      seconds: training and evaluation of all seeds together.
+      seconds: training and evaluation of all seeds until there, at the run's mean speed.
     """
 
     method: str
-    rate: float
+    setting: dict[str, float]
     seeds: int
     reached: int
     old: Interval | None
@@ -63,7 +63,12 @@ class Row(NamedTuple):
     gradients: float | None
     final_new: float
     metrics: dict[str, float]
-    seconds: float
+    seconds: float | None
+
+    @property
+    def rate(self) -> float:
+        """The main optimizer's learning rate."""
+        return self.setting["rate"]
 
 
 def crossing(run: Run, level: float) -> Crossing:
@@ -83,8 +88,8 @@ def interval(values: np.ndarray) -> Interval | None:
 
 
 def summarize(runs: Sequence[Run], level: float, baseline: str) -> list[Row]:
-    """A row for each run, with differences to the `baseline` method at the same rate."""
-    return [_row(run, level, None if run.method == baseline else _find(runs, baseline, run.rate)) for run in runs]
+    """A row for each run, with differences to the `baseline` method: to its only run, or to that at the same rate."""
+    return [_row(run, level, None if run.method == baseline else _counterpart(runs, baseline, run)) for run in runs]
 
 
 def difference(run: Run, other: Run, level: float) -> Interval | None:
@@ -129,7 +134,7 @@ def _row(run: Run, level: float, baseline: Run | None) -> Row:
     steps = interval(at.steps)
     return Row(
         method=run.method,
-        rate=run.rate,
+        setting=run.setting,
         seeds=len(at.old),
         reached=int(np.sum(~np.isnan(at.old))),
         old=interval(at.old),
@@ -141,8 +146,13 @@ def _row(run: Run, level: float, baseline: Run | None) -> Row:
             name: float(np.mean(np.average(values, axis=1, weights=np.diff(run.steps))))
             for name, values in run.metrics.items()
         },
-        seconds=run.seconds,
+        seconds=steps.mean / run.steps[-1] * run.seconds if steps else None,
     )
+
+
+def _counterpart(runs: Sequence[Run], method: str, run: Run) -> Run:
+    found = [other for other in runs if other.method == method]
+    return found[0] if len(found) == 1 else _find(found, method, run.rate)
 
 
 def _find(runs: Sequence[Run], method: str, rate: float) -> Run:

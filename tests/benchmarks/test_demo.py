@@ -84,7 +84,7 @@ BASIC = {"rates": "1e-3,2e-3", "ratio": "10", "n-ref": "1", "batch": "32", "seed
 def small_run(monkeypatch, tmp_path):
     """The command on untrained linear models: a function of its options that returns the JSON file."""
     monkeypatch.setattr(digits, "Model", Linear)
-    monkeypatch.setattr(digits, "_converged", lambda key, data, train: Linear().init(key, data.upright[:1]))
+    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
     monkeypatch.setattr(digits, "CONVERGED", 0.0)
 
     def run(*flags, **changes):
@@ -108,7 +108,7 @@ def starts(content):
 def test_every_option_changes_what_it_names(small_run, tmp_path):
     basic = small_run("--quick")
     assert basic["quick"], "and yet the options that are named win over it"
-    assert [(run["method"], run["rate"]) for run in basic["runs"]] == [
+    assert [(run["method"], run["setting"]["rate"]) for run in basic["runs"]] == [
         (method, rate) for method in ("AdamW", "AdamW x2", "PROFIT", "PROFIT lagged") for rate in (1e-3, 2e-3)
     ]
     assert [run["steps"][-1] for run in basic["runs"]] == [6, 3] * 4
@@ -122,7 +122,7 @@ def test_every_option_changes_what_it_names(small_run, tmp_path):
     n_ref = small_run(**{"n-ref": "2"})
     assert [run["gradients"] for run in n_ref["runs"]] == [1, 1, 3, 3, 3, 3, 1, 1]
     assert courses(n_ref, "AdamW") == courses(basic, "AdamW")
-    assert courses(n_ref, "PROFIT") != courses(basic, "PROFIT")
+    assert courses(n_ref, "PROFIT, n_ref 2") != courses(basic, "PROFIT")
 
     batch = small_run(batch="8")
     assert courses(batch, "AdamW") != courses(basic, "AdamW")
@@ -133,7 +133,7 @@ def test_every_option_changes_what_it_names(small_run, tmp_path):
     assert starts(other)[0] != starts(basic)[0]
     assert [len(run["old"]) for run in other["runs"]] == [2] * 4
     assert [run["steps"][-1] for run in other["runs"]] == [10] * 4
-    assert [run["rate"] for run in other["runs"]] == [5e-3] * 4
+    assert [run["setting"]["rate"] for run in other["runs"]] == [5e-3] * 4
     assert (tmp_path / "elsewhere/deep/demo.png").exists()
 
 

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.console import Console
 
-from benchmarks.forgetting.report import plot, table, write_json
+from benchmarks.forgetting.report import by_rate, markdown, plot, table, write_json
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import summarize
 
@@ -23,10 +23,10 @@ def runs():
     late = np.array([[0.3, 0.7, 1.0], [0.3, 0.6, 0.7], [0.3, 0.6, 0.8]])
     cosine = {"cosine": np.full((3, 2), -0.25)}
     return [
-        Run("base", 1e-3, 1, STEPS, old, new, {}, 1.0),
-        Run("ours", 1e-3, 2, STEPS, old + 0.01, late, cosine, 1.0),
-        Run("base", 1e-4, 1, STEPS, old, new, {}, 1.0),
-        Run("ours", 1e-4, 2, STEPS, old + 0.01, new, cosine, 1.0),
+        Run("base", {"rate": 1e-3}, 1, STEPS, old, new, {}, 1.0),
+        Run("ours", {"rate": 1e-3}, 2, STEPS, old + 0.01, late, cosine, 1.0),
+        Run("base", {"rate": 1e-4}, 1, STEPS, old, new, {}, 1.0),
+        Run("ours", {"rate": 1e-4}, 2, STEPS, old + 0.01, new, cosine, 1.0),
     ]
 
 
@@ -60,14 +60,45 @@ def test_the_table_can_be_written_without_unicode():
     file.flush()
 
 
+def cells(line):
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
+
+
+def test_the_markdown_table_has_the_best_first_and_the_unreached_last():
+    first = runs()[2:]
+    late = runs()[1]._replace(method="late", setting={"rate": 1e-4, "ratio": 10.0})
+    reached = {"base": "3 of 9", "ours": "4 of 9", "late": "0 of 9"}
+    title, _, head, _, *lines = markdown(summarize([late, *first], 0.85, "base"), 0.85, "base", reached).splitlines()
+    assert "85 %" in title
+    assert cells(head)[3:5] == ["old (%)", "minus base"]
+    assert [cells(line)[0] for line in lines] == ["ours", "base", "late"]
+    assert cells(lines[0]) == ["ours", "1e-4", "", "81.0 ± 12.4", "+1.0 ± 0.0", "15", "30", "0.8", "-0.25", "4 of 9"]
+    assert cells(lines[2])[1:4] == ["1e-4", "ratio 10", "not reached: 2 of 3 seeds"]
+
+
+def test_a_method_in_several_panels_looks_the_same_and_is_named_once(monkeypatch, tmp_path):
+    base, ours = runs()[2:]
+    other = ours._replace(method="other")
+    figures, save = [], Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda figure, *args, **kw: (figures.append(figure), save(figure, *args, **kw))
+    )
+    plot(tmp_path / "x.png", {"a": [ours, base], "b": [other, base]}, 0.85, "a task")
+    lines = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figures[0].axes]
+    assert lines[0]["base"] == lines[1]["base"]
+    assert len({lines[0]["ours"], lines[1]["other"], lines[0]["base"]}) == 3
+    labels = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert sorted(labels) == ["base", "compared at 85 %", "other", "ours", "start: the old model"]
+
+
 def test_the_json_file_holds_the_curves_and_no_nan(tmp_path):
     found = runs()
     found[1].metrics["cosine"][0, 0] = np.nan
-    rows, slow = summarize(found, 0.85, "base"), found[0]._replace(rate=1e-7)
+    rows, slow = summarize(found, 0.85, "base"), found[0]._replace(setting={"rate": 1e-7})
     write_json(tmp_path / "x.json", rows, [*found, slow], {"level": 0.85})
     content = json.loads((tmp_path / "x.json").read_text())
     assert content["level"] == 0.85
-    assert content["runs"][4]["rate"] == 1e-7
+    assert content["runs"][4]["setting"] == {"rate": 1e-7}
     np.testing.assert_allclose(content["runs"][3]["old"], found[3].old)
     np.testing.assert_allclose(content["runs"][3]["steps"], STEPS)
     assert content["runs"][1]["metrics"]["cosine"][0] == [None, -0.25]
@@ -84,7 +115,7 @@ def drawn(monkeypatch, tmp_path, found):
         save(figure, *args, **kwargs)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
-    plot(tmp_path / "x.png", found, 0.85, "a task")
+    plot(tmp_path / "x.png", by_rate(found), 0.85, "a task")
     return figures[0]
 
 
@@ -110,5 +141,5 @@ def test_a_line_is_the_mean_old_accuracy_at_equal_new_accuracy(monkeypatch, tmp_
 @pytest.mark.parametrize("ends", [(0.3, 0.3), (0.3, 1.0), (1.0, 1.0), (0.9, 0.2)])
 def test_any_course_can_be_drawn(monkeypatch, tmp_path, ends):
     new = np.array([ends, ends])
-    run = Run("base", 1e-3, 1, np.array([0, 1]), np.full((2, 2), 0.9), new, {}, 1.0)
+    run = Run("base", {"rate": 1e-3}, 1, np.array([0, 1]), np.full((2, 2), 0.9), new, {}, 1.0)
     drawn(monkeypatch, tmp_path, [run])

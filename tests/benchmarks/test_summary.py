@@ -10,7 +10,7 @@ from benchmarks.forgetting.summary import crossing, describe, difference, interv
 
 
 def run_of(old, new, steps=(0, 10, 20), method="ours", rate=1e-3, gradients=1, metrics=None):
-    return Run(method, rate, gradients, np.array(steps), np.array(old), np.array(new), metrics or {}, 1.0)
+    return Run(method, {"rate": rate}, gradients, np.array(steps), np.array(old), np.array(new), metrics or {}, 1.0)
 
 
 def flat_run(method, old, rate=1e-3, **kwargs):
@@ -89,6 +89,19 @@ def test_differences_are_to_the_baseline_at_the_same_rate():
             (("base", 1e-3, 0.5), ("base", 1e-4, 0.6), ("ours", 1e-3, 0.8), ("ours", 1e-4, 0.7))]  # fmt: skip
     means = [row.difference and row.difference.mean for row in summarize(runs, 0.75, baseline="base")]
     assert means == [None, None, pytest.approx(0.3), pytest.approx(0.1)]
+
+
+def test_a_baseline_with_one_run_is_compared_with_every_rate():
+    runs = [flat_run("base", [0.5, 0.6], 1e-4), flat_run("ours", [0.7, 0.8], 1e-3)]
+    base, ours = summarize(runs, 0.75, baseline="base")
+    assert base.difference is None
+    assert ours.difference.mean == pytest.approx(0.2)
+
+
+def test_seconds_are_those_until_the_crossing():
+    (row,) = summarize([run_of([[1.0, 0.9, 0.7]] * 2, [[0.0, 0.5, 0.9]] * 2)], 0.6, baseline="ours")
+    # The run took 1 s for its 20 steps, and crossed at step 12.5.
+    assert row.seconds == pytest.approx(12.5 / 20)
 
 
 def test_metrics_are_weighted_by_the_steps_they_were_taken_over():

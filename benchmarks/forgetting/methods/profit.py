@@ -1,24 +1,44 @@
-"""PROFIT in its closure form, around AdamW."""
+"""PROFIT in its closure form."""
 
+from collections.abc import Callable
 from typing import Any
 
 import chex
 import jax
 import optax
 
-from benchmarks.forgetting.methods import Method, Stepped, ValueAndGradFn
+from benchmarks.forgetting.methods import FEW_RATES, Method, Setting, Stepped, ValueAndGradFn
 from profit_optax import profit as profit_closure
 
+RATIOS = (10.0, 100.0, 1000.0)
+GRID = (("rate", FEW_RATES), ("ratio", RATIOS))
+Main = Callable[[Any], optax.GradientTransformation]
 
-def profit(n_ref: int, ratio: float) -> Method:
-    """PROFIT around AdamW, with `n_ref` SGD reference steps at 1/`ratio` of the rate."""
-    return Method(
-        name="PROFIT",
-        gradients=n_ref + 1,
-        optimizer=lambda rate: profit_closure(optax.adamw(rate), optax.sgd(rate / ratio), n_ref),
-        step=closure_step,
-        metrics=cosine,
-    )
+
+def profit(
+    n_ref: int = 1, warmup_steps: int = 0, main: Main = optax.adamw, displacement_dtype: str | None = None
+) -> Method:
+    """PROFIT around `main`, with `n_ref` SGD reference steps at 1/"ratio" of the rate."""
+
+    def optimizer(setting: Setting) -> optax.GradientTransformation:
+        rate, ratio = setting["rate"], setting["ratio"]
+        return profit_closure(
+            main(rate),
+            optax.sgd(rate / ratio),
+            n_ref,
+            warmup_steps=warmup_steps,
+            displacement_dtype=displacement_dtype,
+        )
+
+    kept = "" if displacement_dtype is None else f", Δ in {displacement_dtype}"
+    name = profit_name("PROFIT", n_ref, warmup_steps) + kept
+    return Method(name, n_ref + 1, optimizer, closure_step, metrics=cosine, grid=GRID)
+
+
+def profit_name(form: str, n_ref: int, warmup_steps: int) -> str:
+    """What tables call a form, with what differs from one reference step and no warm-up."""
+    steps = "" if n_ref == 1 else f", n_ref {n_ref}"
+    return form + steps + (f", {warmup_steps} steps of warm-up" if warmup_steps else "")
 
 
 def closure_step(

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.methods import Method, plain_step
-from benchmarks.forgetting.methods.profit import cosine
+from benchmarks.forgetting.methods import Method, Setting
+from benchmarks.forgetting.methods.profit import GRID, Main, cosine, profit_name
 from profit_optax import ProfitMetrics, eval_params, orthogonalize
 from profit_optax import profit_lagged as profit_lagged_form
 from profit_optax._projection import zero_metrics
@@ -18,27 +18,27 @@ from profit_optax._projection import zero_metrics
 Direction = Callable[[chex.ArrayTree, chex.ArrayTree, optax.OptState], chex.ArrayTree]
 
 
-def profit_lagged(ratio: float) -> Method:
-    """The lagged form around AdamW, which displaces along the raw gradient at 1/`ratio` of the rate."""
+def profit_lagged(warmup_steps: int = 0, main: Main = optax.adamw) -> Method:
+    """The lagged form around `main`, which displaces along the raw gradient at 1/"ratio" of the rate."""
+
+    def optimizer(setting: Setting) -> optax.GradientTransformation:
+        rate, ratio = setting["rate"], setting["ratio"]
+        return profit_lagged_form(main(rate), optax.sgd(rate / ratio), warmup_steps=warmup_steps)
+
     return Method(
-        name="PROFIT lagged",
-        gradients=1,
-        optimizer=lambda rate: profit_lagged_form(optax.adamw(rate), optax.sgd(rate / ratio)),
-        step=plain_step,
-        eval_params=eval_params,
-        metrics=cosine,
+        profit_name("PROFIT lagged", 1, warmup_steps), 1, optimizer, eval_params=eval_params, metrics=cosine, grid=GRID
     )
 
 
-def lagged_along(name: str, direction: Direction, ratio: float) -> Method:
+def lagged_along(name: str, direction: Direction) -> Method:
     """The lagged recurrence around AdamW, displacing along another direction than the raw gradient."""
     return Method(
         name=name,
         gradients=1,
-        optimizer=lambda rate: _lagged_along(direction, rate, rate / ratio),
-        step=plain_step,
+        optimizer=lambda setting: _lagged_along(direction, setting["rate"], setting["rate"] / setting["ratio"]),
         eval_params=lambda state, params: _theta(state, params),
         metrics=cosine,
+        grid=GRID,
     )
 
 

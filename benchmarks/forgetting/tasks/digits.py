@@ -1,6 +1,7 @@
-"""Handwritten digits, then the same digits rotated."""
+"""Handwritten digits, then the same digits rotated or otherwise transformed."""
 
 import functools
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import chex
@@ -13,30 +14,37 @@ import scipy.ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from benchmarks.forgetting.tasks import Scores, Task
+from benchmarks.forgetting.tasks import KeyPath, Scores, Task
 
 HELD_OUT = 360
 N_TRAIN = 1797 - HELD_OUT
 CONVERGED = 0.98
+BASE_STEPS = 500
 
-_BASE_STEPS = 500
 _BASE_BATCH = 128
 _BASE_RATE = 1e-3
 _BASE_NOISE = 0.2
+# The name that Flax gives to the last layer of `Model`.
+_HEAD = "Dense_2"
+
+# From images [n, 8, 8] and labels [n] to those of the new task, in the same order.
+Transform = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 class Digits(NamedTuple):
-    """All 1,797 images, in both versions.
+    """All 1,797 examples of both tasks, in the same order.
 
     Attributes:
       upright: the old task's images, [n, 64] from 0 to 1.
-      rotated: the new task's images in the same order.
       labels: which digit each one is, [n].
+      new_images: the new task's images, [n, 64].
+      new_labels: the new task's classes, [n].
     """
 
     upright: jax.Array
-    rotated: jax.Array
     labels: jax.Array
+    new_images: jax.Array
+    new_labels: jax.Array
 
 
 class Model(nn.Module):
@@ -55,28 +63,42 @@ class NotConvergedError(RuntimeError):
     """The old model is not one that PROFIT may start from."""
 
 
-def rotated_digits(seeds: int, angle: float) -> Task:
-    """Models converged on scikit-learn's digits, which are to learn the same digits rotated by `angle` degrees.
+def rotated_digits(seeds: Sequence[int], angle: float, base_steps: int = BASE_STEPS) -> Task:
+    """Models converged on scikit-learn's digits, which are to learn the same digits rotated by `angle` degrees."""
+    return transformed_digits(f"digits rotated by {angle:g} degrees", seeds, rotation(angle), base_steps)
 
-    A seed has its own split, initialisation and order of batches. Rotated images are split like their originals, so
+
+def rotation(angle: float) -> Transform:
+    """Every image rotated by `angle` degrees, with its label."""
+    return lambda images, labels: (scipy.ndimage.rotate(images, angle, axes=(1, 2), reshape=False, order=1), labels)
+
+
+def transformed_digits(name: str, seeds: Sequence[int], transform: Transform, base_steps: int = BASE_STEPS) -> Task:
+    """Models converged on scikit-learn's digits, which are to learn what `transform` makes of them.
+
+    A seed has its own split, initialisation and order of batches. New examples are split like their originals, so
     nothing that is evaluated was trained on in either version. The old model is trained on noisy pixels, which lifts
-    it over 98 %; nothing else sees noise.
+    it over 98 %; nothing else sees noise. It is trained for `base_steps` steps, and fewer leave it unconverged.
     """
-    data = _load(angle)
-    splits = [_split(seed, np.asarray(data.labels)) for seed in range(seeds)]
+    data, numbers = _load(transform), jnp.asarray(list(seeds))
+    splits = [_split(seed, np.asarray(data.labels)) for seed in seeds]
     train = jnp.asarray([split[0] for split in splits])
     held_out = jnp.asarray([split[1] for split in splits])
-    keys = jax.vmap(jax.random.key)(jnp.arange(seeds))
-    params = jax.jit(jax.vmap(_converged, in_axes=(0, None, 0)))(keys, data, train)
+    keys = jax.vmap(jax.random.key)(numbers)
+    params = jax.jit(jax.vmap(functools.partial(_trained, base_steps), in_axes=(0, None, 0)))(keys, data, train)
     return Task(
-        name=f"digits rotated by {angle:g} degrees",
+        name=name if base_steps == BASE_STEPS else f"{name} after {base_steps} old steps",
+        seeds=numbers,
         data=data,
         train=train,
         held_out=held_out,
         params=params,
-        batch=lambda data, indices: (data.rotated[indices], data.labels[indices]),
+        batch=lambda data, indices, key: (data.new_images[indices], data.new_labels[indices]),
         loss=_loss,
         evaluate=_evaluate,
+        outputs=lambda params, batch: _logits(params, batch[0]),
+        old_batch=lambda data, indices, key: (data.upright[indices], data.labels[indices]),
+        is_head=_is_head,
     )
 
 
@@ -96,12 +118,19 @@ def check_converged(accuracies: np.ndarray) -> None:
         )
 
 
-def _load(angle: float) -> Digits:
+def _load(transform: Transform) -> Digits:
     images, labels = load_digits(return_X_y=True)
     upright = images.reshape(-1, 8, 8) / 16
-    rotated = scipy.ndimage.rotate(upright, angle, axes=(1, 2), reshape=False, order=1)
-    flat = functools.partial(jnp.asarray, dtype=jnp.float32)
-    return Digits(flat(upright.reshape(-1, 64)), flat(rotated.reshape(-1, 64)), jnp.asarray(labels, jnp.int32))
+    new_images, new_labels = transform(upright, labels)
+    return Digits(_flat(upright), _classes(labels), _flat(new_images), _classes(new_labels))
+
+
+def _flat(images: np.ndarray) -> jax.Array:
+    return jnp.asarray(images.reshape(-1, 64), jnp.float32)
+
+
+def _classes(labels: np.ndarray) -> jax.Array:
+    return jnp.asarray(labels, jnp.int32)
 
 
 def _split(seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -109,8 +138,8 @@ def _split(seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return train, held_out
 
 
-def _converged(key: jax.Array, data: Digits, train: jax.Array) -> chex.ArrayTree:
-    tx = optax.adamw(optax.cosine_decay_schedule(_BASE_RATE, _BASE_STEPS))
+def _trained(steps: int, key: jax.Array, data: Digits, train: jax.Array) -> chex.ArrayTree:
+    tx = optax.adamw(optax.cosine_decay_schedule(_BASE_RATE, steps))
 
     def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
         params, state = carry
@@ -124,8 +153,12 @@ def _converged(key: jax.Array, data: Digits, train: jax.Array) -> chex.ArrayTree
 
     init_key, train_key = jax.random.split(key)
     params = Model().init(init_key, data.upright[:1])
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, _BASE_STEPS))
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, steps))
     return params
+
+
+def _is_head(path: KeyPath) -> bool:
+    return jax.tree_util.DictKey(_HEAD) in path
 
 
 def _logits(params: chex.ArrayTree, images: jax.Array) -> Any:
@@ -142,8 +175,7 @@ def _accuracy(params: chex.ArrayTree, images: jax.Array, labels: jax.Array) -> j
 
 
 def _evaluate(params: chex.ArrayTree, data: Digits, held_out: jax.Array) -> Scores:
-    labels = data.labels[held_out]
     return Scores(
-        old=_accuracy(params, data.upright[held_out], labels),
-        new=_accuracy(params, data.rotated[held_out], labels),
+        old=_accuracy(params, data.upright[held_out], data.labels[held_out]),
+        new=_accuracy(params, data.new_images[held_out], data.new_labels[held_out]),
     )

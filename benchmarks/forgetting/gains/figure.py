@@ -1,0 +1,113 @@
+"""The map as one figure: a panel for each factor, and one for what the early cosine predicts."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.forgetting.gains.gain import EARLY, Gain, Prediction
+from benchmarks.forgetting.gains.points import CENTRE, FACTORS, LABELS
+from benchmarks.forgetting.summary import short_rate
+
+# Okabe and Ito's colours; the lower rate is filled, the higher one open.
+_COLOURS = {"PROFIT": "#0072B2", "lagged": "#CC79A7"}
+_MARKERS = {"PROFIT": "D", "lagged": "^"}
+_LOGARITHMIC = {"base_steps", "batch", "ratio"}
+
+
+def plot(path: Path, gains: Sequence[Gain], found: Prediction | None, n_seeds: int) -> None:
+    """Draw the map as a PNG."""
+    factors = [factor for factor in FACTORS if any(each.factor == factor for each in gains)]
+    n_panels = len(factors) + 1
+    columns = min(4, n_panels)
+    rows = -(-n_panels // columns)
+    figure = Figure(figsize=(4.1 * columns, 3.9 * rows + 0.6), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis, factor in zip(axes, factors, strict=False):
+        _draw_factor(axis, [each for each in gains if each.factor == factor], factor)
+    _draw_prediction(axes[len(factors)], gains, found)
+    for axis in axes[n_panels:]:
+        axis.set_axis_off()
+    figure.suptitle(
+        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone, at equal new accuracy"
+        f" and equal gradients a step\n(means over {n_seeds} paired seeds, 95 % intervals; × not reached; dotted: the"
+        " centre of the map)"
+    )
+    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=4, frameon=False)
+    figure.savefig(path, dpi=130)
+
+
+def _draw_factor(axis: Axes, gains: Sequence[Gain], factor: str) -> None:
+    values = list(dict.fromkeys(each.value for each in gains))
+    numeric = factor in _LOGARITHMIC | {"angle"}
+    places = {value: float(value) if numeric else float(i) for i, value in enumerate(values)}
+    if factor in _LOGARITHMIC:
+        axis.set_xscale("log")
+    for form in _COLOURS:
+        of_form = [each for each in gains if each.form == form]
+        for i, at_rate in enumerate(_by_rate(of_form)):
+            _draw_line(axis, at_rate, places, form, lower=i == 0)
+    axis.axhline(0, color="0.4", linewidth=1)
+    centre = places.get(getattr(CENTRE, factor))
+    if centre is not None:
+        axis.axvline(centre, color="0.6", linewidth=1, linestyle=":")
+    labels = [value if isinstance(value, str) else f"{value:g}" for value in values]
+    axis.set_xticks(list(places.values()), labels, rotation=30 if factor in ("main", "ratio") else 0)
+    axis.set_xticks([], minor=True)
+    axis.set_xlabel(LABELS[factor])
+    axis.set_ylabel("gain (points)")
+    axis.grid(alpha=0.25)
+
+
+def _by_rate(gains: Sequence[Gain]) -> list[list[Gain]]:
+    """The gains at each value's lowest rate, those at its next, and so on: main optimizers have rates of their own."""
+    by_value = [[each for each in gains if each.value == value] for value in dict.fromkeys(g.value for g in gains)]
+    return [list(each) for each in zip(*by_value, strict=True)]
+
+
+def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, lower: bool) -> None:
+    colour = _COLOURS[form]
+    reached = [each for each in gains if each.gain is not None]
+    x = [places[each.value] for each in reached]
+    means = [100 * each.gain.mean for each in reached if each.gain]
+    halves = [100 * (each.gain.high - each.gain.mean) for each in reached if each.gain]
+    rates = {short_rate(each.rate) for each in gains}
+    label = f"{form} at rate {min(rates)}"
+    axis.errorbar(
+        x,
+        means,
+        halves,
+        color=colour,
+        marker=_MARKERS[form],
+        markerfacecolor=colour if lower else "white",
+        linestyle="-" if lower else "--",
+        linewidth=1.4,
+        capsize=2,
+        label=label if len(rates) == 1 else None,
+    )
+    lost = [places[each.value] for each in gains if each.gain is None]
+    height = -0.02 if lower else 0.03
+    axis.plot(lost, np.full(len(lost), height + 0.04), "x", color=colour, transform=axis.get_xaxis_transform(),
+              clip_on=False, markersize=7 if lower else 5)  # fmt: skip
+
+
+def _draw_prediction(axis: Axes, gains: Sequence[Gain], found: Prediction | None) -> None:
+    for form, colour in _COLOURS.items():
+        kept = [each for each in gains if each.form == form and each.gain]
+        lost = [each for each in gains if each.form == form and not each.gain and each.alone_reached == 1]
+        axis.scatter(
+            [each.cosine for each in kept], [100 * each.gain.mean for each in kept if each.gain], color=colour,
+            marker=_MARKERS[form], s=18, alpha=0.8,
+        )  # fmt: skip
+        axis.plot([each.cosine for each in lost], np.full(len(lost), 0.02), "x", color=colour,
+                  transform=axis.get_xaxis_transform())  # fmt: skip
+    axis.axhline(0, color="0.4", linewidth=1)
+    if found:
+        title = f"rank correlation {found.rank_correlation:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
+        axis.set_title(title, fontsize="medium")
+    axis.set_xlabel(f"mean cosine over the first {EARLY} steps")
+    axis.set_ylabel("gain (points)")
+    axis.grid(alpha=0.25)

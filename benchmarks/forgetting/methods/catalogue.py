@@ -1,0 +1,35 @@
+"""All methods, by what they do against forgetting."""
+
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.methods.adam_spd import adam_spd
+from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.methods.adan import adan
+from benchmarks.forgetting.methods.ewc import ewc
+from benchmarks.forgetting.methods.ftp import ftp
+from benchmarks.forgetting.methods.head_only import head_only
+from benchmarks.forgetting.methods.l2_sp import l2_sp
+from benchmarks.forgetting.methods.lookahead import lookahead
+from benchmarks.forgetting.methods.lwf import lwf
+from benchmarks.forgetting.methods.profit import profit
+from benchmarks.forgetting.methods.profit_lagged import profit_lagged
+from benchmarks.forgetting.methods.profit_transparent import profit_transparent
+from benchmarks.forgetting.methods.sam import sam
+from benchmarks.forgetting.methods.schedule_free import schedule_free
+from benchmarks.forgetting.methods.sgd import sgd
+from benchmarks.forgetting.methods.wise_ft import wise_ft
+from benchmarks.forgetting.tasks import Task
+
+
+def optimizers() -> list[Method]:
+    """What knows nothing of an old task."""
+    return [adamw(), adamw(2), sgd(), lookahead(), sam(), adan(), schedule_free()]
+
+
+def regularised(task: Task) -> list[Method]:
+    """What keeps the old weights, or something else of the old task, beside the new ones."""
+    return [l2_sp(), ewc(), lwf(), wise_ft(task), adam_spd(task), ftp(), head_only(task)]
+
+
+def ours() -> list[Method]:
+    """This package's three forms."""
+    return [profit(), profit_transparent(), profit_lagged()]

@@ -1,0 +1,29 @@
+"""Fine-tuning of the last layer alone."""
+
+from typing import Any
+
+import chex
+import jax
+import optax
+
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.tasks import KeyPath, Task
+
+
+def head_only(task: Task) -> Method:
+    """AdamW on the last layer; nothing else moves."""
+
+    def labels(params: chex.ArrayTree) -> Any:
+        return jax.tree_util.tree_map_with_path(lambda path, _: _label(path), params)
+
+    def _label(path: KeyPath) -> str:
+        return "head" if task.is_head(path) else "body"
+
+    return Method(
+        name="head only",
+        gradients=1,
+        optimizer=lambda setting: optax.partition(
+            {"head": optax.adamw(setting["rate"]), "body": optax.set_to_zero()}, labels
+        ),
+        grid=(("rate", (3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2)),),
+    )

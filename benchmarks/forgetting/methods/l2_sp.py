@@ -1,0 +1,37 @@
+"""L2-SP: a spring to the weights that fine-tuning starts from."""
+
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.forgetting.methods import FEW_RATES, Loss, Method, Setting, start
+from benchmarks.forgetting.tasks import Task
+
+
+def l2_sp() -> Method:
+    """AdamW on the loss + strength/2 ‖θ − θ₀‖², but for a fresh last layer (Li et al., 2018)."""
+    return Method(
+        name="L2-SP",
+        gradients=1,
+        optimizer=lambda setting: optax.adamw(setting["rate"]),
+        keep=start,
+        loss=_loss,
+        grid=(("rate", FEW_RATES), ("strength", (1e-3, 1e-2, 1e-1))),
+    )
+
+
+def _loss(task: Task, kept: chex.ArrayTree, setting: Setting) -> Loss:
+    def loss(params: chex.ArrayTree, batch: Any) -> jax.Array:
+        return task.loss(params, batch) + setting["strength"] / 2 * _square_distance(task, params, kept)
+
+    return loss
+
+
+def _square_distance(task: Task, params: chex.ArrayTree, kept: chex.ArrayTree) -> Any:
+    def of_leaf(path: Any, p: jax.Array, p0: jax.Array) -> jax.Array:
+        return jnp.zeros(()) if task.is_fresh(path) else jnp.sum((p - p0) ** 2)
+
+    return optax.tree.sum(jax.tree_util.tree_map_with_path(of_leaf, params, kept))

@@ -1,0 +1,55 @@
+"""The frontier command at toy size."""
+
+import json
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks.forgetting import frontier
+from benchmarks.forgetting.tasks import digits
+from tests.benchmarks.test_demo import Linear, words
+
+
+def invoke(*options):
+    app = typer.Typer()
+    app.command()(frontier.main)
+    return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
+
+
+@pytest.fixture(autouse=True)
+def linear_models(monkeypatch):
+    monkeypatch.setattr(digits, "Model", Linear)
+    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
+    monkeypatch.setattr(digits, "CONVERGED", 0.0)
+
+
+def test_methods_are_tuned_on_other_seeds_than_they_are_reported_on(tmp_path):
+    result = invoke("--quick", "--methods", "AdamW,L2-SP,PROFIT lagged", "--output", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "frontier.json").read_text())
+    assert list(content["tuned"]) == ["AdamW", "L2-SP", "PROFIT lagged"]
+    assert {each["tried"] for each in content["tuned"].values()} == {9}
+    for run in content["runs"]:
+        assert run["setting"] == content["tuned"][run["method"]]["setting"]
+    identities = [json.loads(path.read_text())["identity"] for path in (tmp_path / "runs").glob("*.json")]
+    tuning = [each for each in identities if each["until"] is not None]
+    report = [each for each in identities if each["until"] is None]
+    assert (len(tuning), len(report)) == (27, 3)
+    assert {tuple(each["seeds"]) for each in report} == {(0, 1)}
+    assert {tuple(each["seeds"]) for each in tuning} == {(1000, 1001)}
+    table = (tmp_path / "frontier.md").read_text()
+    assert all(f"| {method} |" in table for method in content["tuned"])
+    assert "settings tuned on 2 others, 9 for every method; 16 gradients" in words(table)
+    assert (tmp_path / "frontier.png").exists()
+    assert np.shape(content["runs"][0]["old"])[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("methods", "said"), [("AdamW,Sgd", "'Sgd' is none of AdamW, AdamW x2, SGD"), ("SGD", "AdamW must be among them")]
+)
+def test_unknown_methods_are_refused_by_name(methods, said, tmp_path):
+    result = invoke("--quick", "--methods", methods, "--output", str(tmp_path))
+    assert result.exit_code == 2
+    assert said in words(result.stderr)

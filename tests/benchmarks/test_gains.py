@@ -1,0 +1,133 @@
+"""The map: its places, its gains, and its test of the cosine."""
+
+import json
+
+import numpy as np
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from benchmarks.forgetting.gains import __main__ as command
+from benchmarks.forgetting.gains.gain import Gain, early_cosine, gain, level, prediction
+from benchmarks.forgetting.gains.points import CENTRE, FACTORS, MAINS, methods, points
+from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.summary import Interval
+from benchmarks.forgetting.tasks import digits
+from tests.benchmarks.test_demo import Linear, words
+
+
+def test_each_factor_is_varied_alone_from_the_same_centre():
+    for factor, values in FACTORS.items():
+        for point, value in zip(points(factor), values, strict=True):
+            assert point == CENTRE._replace(**{factor: value})
+        assert CENTRE in points(factor)
+
+
+def test_the_main_optimizer_alone_takes_as_many_gradients_a_step():
+    for n_ref in (1, 3):
+        arms = methods(CENTRE._replace(n_ref=n_ref))
+        assert arms["alone, equal"].gradients == arms["PROFIT"].gradients == n_ref + 1
+        assert arms["alone"].gradients == arms["lagged"].gradients == 1
+
+
+def test_every_place_and_method_has_a_name_of_its_own():
+    named = [method.name for main in MAINS for method in methods(CENTRE._replace(main=main)).values()]
+    assert len(set(named)) == len(named)
+
+
+def test_the_level_lies_most_of_the_way_to_the_old_tasks_accuracy():
+    assert level(0.5, 1.0) == pytest.approx(0.95)
+
+
+def run_of(old, gradients, cosine=(-0.2, -0.4)):
+    old = np.array([[1.0, x, x] for x in old])
+    new = np.array([[0.0, 0.5, 1.0]] * len(old))
+    metrics = {"cosine": np.array([cosine] * len(old))}
+    return Run("run", {"rate": 1e-3}, gradients, np.array([0, 10, 40]), old, new, metrics, 1.0)
+
+
+RUNS = {
+    "alone": run_of([0.5, 0.7], 1),
+    "alone, equal": run_of([0.4, 0.6], 2),
+    "PROFIT": run_of([0.8, 1.0], 2),
+    "lagged": run_of([0.6, 0.8], 1),
+}
+
+
+def test_a_gain_is_over_the_main_optimizer_alone_at_equal_gradients_a_step():
+    profit, lagged = (gain("ratio", 10.0, 1e-3, form, RUNS, 0.5) for form in ("PROFIT", "lagged"))
+    assert profit.gain.mean == pytest.approx(0.4)
+    assert profit.over_one.mean == pytest.approx(0.3)
+    assert lagged.gain.mean == lagged.over_one.mean == pytest.approx(0.1)
+    # All reach 0.5 after 10 steps.
+    assert (profit.gradients, lagged.gradients) == (pytest.approx(2), pytest.approx(1))
+
+
+def test_what_is_not_reached_has_no_gain():
+    late = RUNS["PROFIT"]._replace(new=np.array([[0.0, 0.5, 1.0], [0.0, 0.1, 0.2]]))
+    found = gain("ratio", 10.0, 1e-3, "PROFIT", {**RUNS, "PROFIT": late}, 0.5)
+    assert (found.gain, found.gradients, found.reached, found.alone_reached) == (None, None, 0.5, 1.0)
+
+
+def test_the_early_cosine_is_of_the_first_steps_alone():
+    # The second evaluation is at step 40, later than early.
+    assert early_cosine(RUNS["PROFIT"]) == pytest.approx(-0.2)
+    assert early_cosine(RUNS["PROFIT"]._replace(steps=np.array([0, 5, 20]))) == pytest.approx(-0.35)
+    assert early_cosine(RUNS["PROFIT"]._replace(steps=np.array([0, 30, 40]))) == pytest.approx(-0.2)
+
+
+def test_a_run_without_a_step_has_no_cosine():
+    none = RUNS["PROFIT"]
+    none = none._replace(steps=none.steps[:1], metrics={"cosine": np.zeros((2, 0))})
+    assert np.isnan(early_cosine(none))
+    ordered = [gain_of(x, x) for x in (-0.9, -0.5, -0.3, -0.1, 0.2)]
+    assert prediction([*ordered, gain_of(np.nan, -5.0)]) == prediction(ordered)
+
+
+def gain_of(cosine, mean, reached=1.0, alone_reached=1.0):
+    interval = None if mean is None else Interval(mean, mean - 0.1, mean + 0.1)
+    return Gain("ratio", 1.0, 1e-3, "PROFIT", 0.9, interval, interval, reached, alone_reached, cosine, None)
+
+
+def test_the_prediction_is_spearmans_correlation_and_the_area_under_the_curve():
+    ordered = [gain_of(x, x**3) for x in (-0.9, -0.5, -0.3, -0.1, 0.2)]
+    found = prediction(ordered)
+    assert (found.places, found.rank_correlation, found.collapse_auc) == (5, pytest.approx(1.0), None)
+    assert prediction([gain_of(x, -x) for x in (-0.9, -0.5, -0.3, -0.1, 0.2)]).rank_correlation == pytest.approx(-1.0)
+    # Against five that reach the level: lower than four of them and than none.
+    lost = [gain_of(-0.6, None, reached=0.5), gain_of(0.3, None, reached=0.0)]
+    assert prediction(ordered + lost).collapse_auc == pytest.approx(4 / 10)
+    # Where nothing reaches the level, it is not PROFIT that collapsed.
+    assert prediction([*ordered, gain_of(-0.6, None, 0.5, alone_reached=0.5)]).collapse_auc is None
+
+
+def test_too_few_places_make_no_prediction():
+    assert prediction([gain_of(x, x) for x in (-0.9, -0.5, -0.3, -0.1)]) is None
+
+
+def test_the_command_at_toy_size(monkeypatch, tmp_path):
+    monkeypatch.setattr(digits, "Model", Linear)
+    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
+    monkeypatch.setitem(FACTORS, "n_ref", (2,))
+    monkeypatch.setitem(FACTORS, "main", ("SGD",))
+    app = typer.Typer()
+    app.command()(command.main)
+    options = ["--quick", "--factors", "n_ref,main", "--output", str(tmp_path)]
+    result = CliRunner().invoke(app, options, env={"COLUMNS": "200"})
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "map.json").read_text())
+    # Two rates each; the lagged form only where it is not n_ref that varies.
+    found = [(each["factor"], each["value"], each["form"], each["rate"]) for each in content["gains"]]
+    assert found == [
+        ("n_ref", 2, "PROFIT", 1e-4),
+        ("n_ref", 2, "PROFIT", 3e-4),
+        ("main", "SGD", "PROFIT", pytest.approx(0.1)),
+        ("main", "SGD", "lagged", pytest.approx(0.1)),
+        ("main", "SGD", "PROFIT", pytest.approx(0.3)),
+        ("main", "SGD", "lagged", pytest.approx(0.3)),
+    ]
+    assert "Too few places reached the level for a correlation" in words((tmp_path / "map.md").read_text())
+    assert (tmp_path / "map.png").exists()
+    wrong = CliRunner().invoke(app, ["--factors", "weather"], env={"COLUMNS": "200"})
+    assert wrong.exit_code == 2
+    assert "'weather'" in words(wrong.stderr)

@@ -1,0 +1,409 @@
+"""Each method against its defining formula, written out in float64 on a small softmax regression."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from optax.contrib import schedule_free_adamw, schedule_free_eval_params
+
+from benchmarks.forgetting.methods import catalogue, lp_ft
+from benchmarks.forgetting.methods.adam_spd import adam_spd, selective_projection_decay
+from benchmarks.forgetting.methods.adamw import adamw, alone
+from benchmarks.forgetting.methods.adan import adan
+from benchmarks.forgetting.methods.ewc import ewc, fisher
+from benchmarks.forgetting.methods.ftp import DISTANCE_RATE, SMALLEST, fast_trainable_projection
+from benchmarks.forgetting.methods.head_only import head_only
+from benchmarks.forgetting.methods.l2_sp import l2_sp
+from benchmarks.forgetting.methods.lookahead import lookahead
+from benchmarks.forgetting.methods.lwf import TEMPERATURE, distillation, lwf
+from benchmarks.forgetting.methods.profit import profit
+from benchmarks.forgetting.methods.profit_lagged import profit_lagged
+from benchmarks.forgetting.methods.profit_transparent import profit_transparent
+from benchmarks.forgetting.methods.sam import sam
+from benchmarks.forgetting.methods.schedule_free import schedule_free
+from benchmarks.forgetting.methods.sgd import MOMENTUM, sgd
+from benchmarks.forgetting.methods.wise_ft import wise_ft
+from benchmarks.forgetting.runner import Trial, evenly, run_all
+from benchmarks.forgetting.tasks import Scores, Task
+
+STEPS, BATCH, EXAMPLES, CLASSES = 12, 4, 20, 3
+RTOL = 200 * float(jnp.finfo(jnp.float32).eps)
+
+
+def logits(params, x):
+    return jnp.tanh(x @ params["body"]) @ params["head"]
+
+
+def loss(params, batch):
+    x, y = batch
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, x), y))
+
+
+value_and_grad_fn = jax.value_and_grad(loss)
+
+
+def small_task(probe=("body", 0, 0), fresh_head=False):
+    """One seed; the old score is one of the parameters, the new one the sum of all."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(EXAMPLES, 3)), jnp.float32)
+    y = jnp.asarray(rng.integers(0, CLASSES, EXAMPLES))
+    params = {"body": rng.normal(size=(1, 3, 4)), "head": rng.normal(size=(1, 4, CLASSES))}
+    name, *place = probe
+    return Task(
+        name="small",
+        seeds=jnp.arange(1),
+        data=(x, y),
+        train=jnp.arange(EXAMPLES)[None],
+        held_out=jnp.zeros(1),
+        params=jax.tree.map(lambda p: jnp.asarray(p, jnp.float32), params),
+        batch=lambda data, indices, key: (data[0][indices], data[1][indices]),
+        loss=loss,
+        evaluate=lambda params, *_: Scores(params[name][tuple(place)], optax.tree.sum(params)),
+        outputs=lambda params, batch: logits(params, batch[0]),
+        old_batch=lambda data, indices, key: (data[0][indices], data[1][indices]),
+        is_head=lambda path: path[0].key == "head",
+        fresh_head=fresh_head,
+    )
+
+
+def start():
+    return jax.tree.map(lambda p: p[0], small_task().params)
+
+
+def batches():
+    """The batches that the runner hands to every method, in order."""
+    given = []
+    task = small_task()._replace(batch=lambda data, indices, key: indices)
+    recorder = adamw()._replace(
+        optimizer=lambda setting: optax.GradientTransformation(lambda params: jnp.zeros(BATCH), None),
+        step=lambda tx, value_and_grad_fn, params, state, batches: (params, batches[0].astype(float)),
+        metrics=lambda state: {f"{i}": state[i] for i in range(BATCH)},
+    )
+    (run,) = run_all(task, [Trial(recorder, {"rate": 1.0}, evenly(STEPS, STEPS))], BATCH)
+    given = np.stack([run.metrics[f"{i}"][0] for i in range(BATCH)], axis=-1).astype(int)
+    x, y = task.data
+    return [(x[indices], y[indices]) for indices in given]
+
+
+@pytest.fixture(scope="module")
+def given():
+    return batches()
+
+
+def course(method, setting, probe=("body", 0, 0), fresh_head=False):
+    """A parameter and the sum of all after each step."""
+    task = small_task(probe, fresh_head)
+    (run,) = run_all(task, [Trial(method, setting, evenly(STEPS, STEPS))], BATCH)
+    return np.stack([run.old[0], run.new[0]], axis=-1)
+
+
+def course_of(all_params, probe=("body", 0, 0)):
+    name, *place = probe
+    return np.array([[float(p[name][tuple(place)]), float(optax.tree.sum(p))] for p in all_params])
+
+
+def optax_course(tx, given, grad_fn=None, eval_params=lambda state, params: params):
+    """The parameters to evaluate after each step of plain Optax."""
+    params, grad_fn = start(), grad_fn or jax.grad(loss)
+    state = tx.init(params)
+    points = [eval_params(state, params)]
+    for batch in given:
+        updates, state = jax.jit(tx.update)(jax.jit(grad_fn)(params, batch), state, params)
+        params = optax.apply_updates(params, updates)
+        points.append(eval_params(state, params))
+    return points
+
+
+def assert_courses_agree(found, expected):
+    assert np.abs(np.diff(found, axis=0)).max() > 1e-3, "it must move for this to say anything"
+    np.testing.assert_allclose(found, expected, rtol=RTOL, atol=RTOL)
+
+
+def test_every_method_has_its_own_name_and_the_same_number_of_settings():
+    task = small_task()
+    methods = [*catalogue.optimizers(), *catalogue.regularised(task), *catalogue.ours()]
+    assert len({method.name for method in methods}) == len(methods) == 17
+    assert {len(method.settings()) for method in methods} == {9}
+
+
+def test_a_setting_takes_what_the_method_can_be_set_to():
+    assert adamw().setting(rate=0.1, ratio=3.0) == {"rate": 0.1}
+    assert profit().setting(rate=0.1, ratio=3.0) == {"rate": 0.1, "ratio": 3.0}
+
+
+def test_sgd_has_heavy_ball_momentum(given):
+    params, momentum, points = start(), optax.tree.zeros_like(start()), [start()]
+    for batch in given:
+        momentum = jax.tree.map(lambda m, g: MOMENTUM * m + g, momentum, jax.grad(loss)(params, batch))
+        params = jax.tree.map(lambda p, m: p - 0.1 * m, params, momentum)
+        points.append(params)
+    assert_courses_agree(course(sgd(), {"rate": 0.1}), course_of(points))
+
+
+@pytest.mark.parametrize(
+    ("method", "tx", "eval_params"),
+    [
+        (adan(), optax.adan(0.1), lambda state, params: params),
+        (schedule_free(), schedule_free_adamw(0.1), schedule_free_eval_params),
+        (alone("RMSProp", optax.rmsprop), optax.rmsprop(0.1), lambda state, params: params),
+    ],
+    ids=["adan", "schedule-free", "rmsprop"],
+)
+def test_what_optax_has_is_optaxs(method, tx, eval_params, given):
+    expected = optax_course(tx, given, eval_params=eval_params)
+    assert_courses_agree(course(method, {"rate": 0.1}), course_of(expected))
+
+
+def test_lookahead_is_evaluated_at_slow_weights_that_follow_the_fast_ones(given):
+    adam, slow, points = optax.adamw(0.1), start(), [start()]
+    fast, state = slow, adam.init(slow)
+    for i, batch in enumerate(given):
+        updates, state = adam.update(jax.grad(loss)(fast, batch), state, fast)
+        fast = optax.apply_updates(fast, updates)
+        if i % 3 == 2:
+            slow = jax.tree.map(lambda s, f: s + 0.4 * (f - s), slow, fast)
+            fast = slow
+        points.append(slow)
+    found = course(lookahead(sync_period=3), {"rate": 0.1, "slow_step_size": 0.4})
+    assert_courses_agree(found, course_of(points))
+
+
+def test_sam_takes_the_gradient_at_the_worst_place_nearby_on_the_same_batch(given):
+    def worst_gradient(params, batch):
+        grads = jax.grad(loss)(params, batch)
+        norm = optax.tree.norm(grads)
+        return jax.grad(loss)(jax.tree.map(lambda p, g: p + 0.3 * g / norm, params, grads), batch)
+
+    found = course(sam(), {"rate": 0.1, "rho": 0.3})
+    assert_courses_agree(found, course_of(optax_course(optax.adamw(0.1), given, worst_gradient)))
+    assert (sam().gradients, sam().batches) == (2, 1)
+
+
+def test_l2_sp_pulls_all_weights_to_their_start(given):
+    def gradient(params, batch):
+        return jax.tree.map(lambda g, p, p0: g + 3.0 * (p - p0), jax.grad(loss)(params, batch), params, start())
+
+    found = course(l2_sp(), {"rate": 0.1, "strength": 3.0})
+    assert_courses_agree(found, course_of(optax_course(optax.adamw(0.1), given, gradient)))
+
+
+@pytest.mark.parametrize(
+    ("make", "setting"),
+    [
+        (lambda task: l2_sp(), {"rate": 0.1, "strength": 1e4}),
+        (wise_ft, {"rate": 0.1, "alpha": 0.0}),
+        (adam_spd, {"rate": 0.1, "strength": 1.0}),
+    ],
+    ids=["l2-sp", "wise-ft", "adam-spd"],
+)
+def test_a_fresh_head_is_not_kept(make, setting):
+    head = ("head", 0, 0)
+    task = small_task()
+    kept = course(make(task), setting, head)
+    fresh = course(make(task._replace(fresh_head=True)), setting, head, fresh_head=True)
+    free = course(adamw(), {"rate": 0.1}, head)
+    # Before methods differ, the first step of Adam is that of its rate.
+    assert abs(fresh[1, 0] - fresh[0, 0]) == pytest.approx(0.1, rel=1e-2)
+    assert np.abs(fresh - kept).max() > 1e-3
+    if make is wise_ft:
+        np.testing.assert_allclose(fresh[:, 0], free[:, 0], rtol=RTOL)
+
+
+def fisher_by_hand(params, xs):
+    """E_x E_y (∂ log p(y|x) / ∂θ)², from the softmax's own derivative p(y|x) − 1[y = c]."""
+    body, head = (np.asarray(params[name], float) for name in ("body", "head"))
+    total = {"body": np.zeros_like(body), "head": np.zeros_like(head)}
+    for x in np.asarray(xs, float):
+        hidden = np.tanh(x @ body)
+        z = hidden @ head
+        p = np.exp(z - z.max()) / np.exp(z - z.max()).sum()
+        for y in range(CLASSES):
+            delta = np.eye(CLASSES)[y] - p
+            total["head"] += p[y] * np.outer(hidden, delta) ** 2
+            total["body"] += p[y] * np.outer(x, (head @ delta) * (1 - hidden**2)) ** 2
+    return {name: sums / len(xs) for name, sums in total.items()}
+
+
+def test_fisher_is_the_mean_square_of_the_scores_under_the_models_own_answers():
+    task = small_task()
+    found = fisher(task, start(), task.data)
+    expected = fisher_by_hand(start(), task.data[0])
+    jax.tree.map(lambda f, e: np.testing.assert_allclose(f, e, rtol=1e-5), found, expected)
+
+
+def test_ewc_pulls_weights_by_the_fisher_information(given):
+    stiffness = fisher_by_hand(start(), small_task().data[0])
+
+    def gradient(params, batch):
+        grads = jax.grad(loss)(params, batch)
+        return jax.tree.map(lambda g, f, p, p0: g + 30.0 * f * (p - p0), grads, stiffness, params, start())
+
+    found = course(ewc(), {"rate": 0.1, "strength": 30.0})
+    assert_courses_agree(found, course_of(optax_course(optax.adamw(0.1), given, gradient)))
+
+
+def test_distillation_is_the_cross_entropy_of_softened_outputs():
+    rng = np.random.default_rng(1)
+    z, old = rng.normal(size=(2, 5, 3))
+
+    def soften(z):
+        e = np.exp(z / TEMPERATURE)
+        return e / e.sum(axis=1, keepdims=True)
+
+    expected = -np.mean(np.sum(soften(old) * np.log(soften(z)), axis=1))
+    assert float(distillation(jnp.asarray(z), jnp.asarray(old))) == pytest.approx(expected, rel=1e-5)
+
+
+def test_lwf_adds_the_distillation_of_the_old_model_on_the_new_inputs(given):
+    def gradient(params, batch):
+        def with_old_answers(params):
+            return loss(params, batch) + 0.7 * distillation(logits(params, batch[0]), logits(start(), batch[0]))
+
+        return jax.grad(with_old_answers)(params)
+
+    found = course(lwf(), {"rate": 0.1, "strength": 0.7})
+    assert_courses_agree(found, course_of(optax_course(optax.adamw(0.1), given, gradient)))
+
+
+def test_wise_ft_is_evaluated_between_the_start_and_the_fine_tuned_weights(given):
+    points = optax_course(optax.adamw(0.1), given)
+    between = [jax.tree.map(lambda p, p0: 0.7 * p0 + 0.3 * p, params, start()) for params in points]
+    assert_courses_agree(course(wise_ft(small_task()), {"rate": 0.1, "alpha": 0.3}), course_of(between))
+
+
+def test_head_only_moves_the_head_and_nothing_else(given):
+    def gradient(params, batch):
+        return {**jax.grad(loss)(params, batch), "body": jnp.zeros_like(params["body"])}
+
+    # Without weight decay in the body, which has no gradient here but would decay.
+    points = [{**p, "body": start()["body"]} for p in optax_course(optax.adamw(0.1), given, gradient)]
+    found = course(head_only(small_task()), {"rate": 0.1}, probe=("head", 0, 0))
+    assert_courses_agree(found, course_of(points, ("head", 0, 0)))
+    body = course(head_only(small_task()), {"rate": 0.1})[:, 0]
+    np.testing.assert_array_equal(body, np.full(STEPS + 1, body[0]))
+
+
+def test_lp_ft_is_the_head_alone_and_then_adamw_from_a_fresh_state(given):
+    probe = ("head", 0, 0)
+    head_steps, rate = 5, 0.1
+    points = [start()]
+    params, tx = start(), optax.adamw(lp_ft.HEAD_RATE)
+    state = tx.init(params["head"])
+    for batch in given[:head_steps]:
+        updates, state = tx.update(jax.grad(loss)(params, batch)["head"], state, params["head"])
+        params = {**params, "head": params["head"] + updates}
+        points.append(params)
+    tx = optax.adamw(rate)
+    state = tx.init(params)
+    for batch in given[head_steps:]:
+        updates, state = tx.update(jax.grad(loss)(params, batch), state, params)
+        params = optax.apply_updates(params, updates)
+        points.append(params)
+    method = lp_ft.lp_ft(small_task())
+    assert_courses_agree(course(method, {"rate": rate, "head_steps": head_steps}, probe), course_of(points, probe))
+
+
+def spd_by_hand(given, rate, strength):
+    params, points, tx = start(), [start()], optax.adam(rate)
+    state = tx.init(params)
+    pulled = 0
+    for batch in given:
+        grads = jax.grad(loss)(params, batch)
+        updates, state = tx.update(grads, state, params)
+        for name in params:
+            g, p, p0, u = (np.asarray(tree[name], float) for tree in (grads, params, start(), updates))
+            stepped = p + u
+            if -np.sum(g * (p - p0)) < 0:
+                after, before = np.linalg.norm(stepped - p0), np.linalg.norm(p - p0)
+                share = max(0, after - before) / after
+                pulled += share > 0
+                stepped = stepped - strength * share * (stepped - p0)
+            params = {**params, name: jnp.asarray(stepped, jnp.float32)}
+        points.append(params)
+    return points, pulled
+
+
+@pytest.mark.parametrize("strength", [1.0, 0.5])
+def test_adam_spd_takes_back_what_leads_further_away_where_the_gradient_agrees(strength):
+    # One batch and then its opposite: gradients turn against the deviation that they led to.
+    x, y = small_task().data
+    given = [(x[:BATCH], y[:BATCH])] * 6 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 6
+    points, pulled = spd_by_hand(given, 0.1, strength)
+    assert pulled, "it must have an effect for this to say anything"
+    found = optax_course(selective_projection_decay(optax.adam(0.1), strength), given)
+    assert_courses_agree(course_of(found), course_of(points))
+
+
+def test_the_adam_spd_arm_is_adam_with_that_decay(given):
+    expected = optax_course(selective_projection_decay(optax.adam(0.1), 0.5), given)
+    found = course(adam_spd(small_task()), {"rate": 0.1, "strength": 0.5})
+    assert_courses_agree(found, course_of(expected))
+
+
+def ftp_by_hand(given, rate, kappa):
+    """The authors' loop: one radius a leaf, learnt by Adam from the gradient at the projected weights."""
+    params, points, tx = start(), [start()], optax.adamw(rate)
+    state = tx.init(params)
+    radius, first, second, before = {}, {}, {}, {}
+    for t, batch in enumerate(given):
+        grads = jax.grad(loss)(params, batch)
+        updates, state = tx.update(grads, state, params)
+        for name in params:
+            g, p, p0, u = (np.asarray(tree[name], float) for tree in (grads, params, start(), updates))
+            deviation = p + u - p0
+            norms = np.abs(deviation).sum(axis=0, keepdims=True) + SMALLEST
+            if t == 0:
+                radius[name], first[name], second[name] = SMALLEST, 0.0, 0.0
+            else:
+                old_deviation, old_norms = before[name]
+                slope = np.sum((g * old_deviation).sum(axis=0, keepdims=True) / old_norms)
+                slope = kappa * slope if slope > 0 else slope
+                first[name] = 0.9 * first[name] + 0.1 * slope
+                second[name] = 0.999 * second[name] + 0.001 * slope**2
+                m, v = first[name] / (1 - 0.9**t), second[name] / (1 - 0.999**t)
+                radius[name] = np.clip(radius[name] - DISTANCE_RATE * m / (np.sqrt(v) + 1e-8), SMALLEST, norms.max())
+            before[name] = deviation, norms
+            projected = p0 + np.minimum(1, radius[name] / norms) * deviation
+            params = {**params, name: jnp.asarray(projected, jnp.float32)}
+        points.append(params)
+    return points
+
+
+@pytest.mark.parametrize("kappa", [0.0, 1.0])
+def test_ftp_learns_how_far_rows_may_go(kappa):
+    # Eight times the same batch, so that a radius grows; then the opposite, so that it shrinks unless kappa is 0.
+    x, y = small_task().data
+    given = [(x[:BATCH], y[:BATCH])] * 8 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 8
+    found = course_of(optax_course(fast_trainable_projection(optax.adamw(0.1), kappa), given))
+    expected = course_of(ftp_by_hand(given, 0.1, kappa))
+    assert np.abs(expected - course_of(optax_course(optax.adamw(0.1), given))).max() > 1e-2
+    # θ₀ + d − θ and back costs some roundings a step.
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_kappa_matters_where_a_radius_would_shrink():
+    x, y = small_task().data
+    given = [(x[:BATCH], y[:BATCH])] * 8 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 8
+    free, kept = (optax_course(fast_trainable_projection(optax.adamw(0.1), kappa), given) for kappa in (1.0, 0.0))
+    assert np.abs(course_of(free) - course_of(kept)).max() > 1e-3
+
+
+def test_the_transparent_arm_takes_the_closure_arms_course():
+    setting = {"rate": 0.1, "ratio": 5.0}
+    for n_ref in (1, 2):
+        (run,) = run_all(small_task(), [Trial(profit(n_ref), setting, evenly(4, 4))], BATCH)
+        (other,) = run_all(small_task(), [Trial(profit_transparent(n_ref), setting, evenly(4, 4))], BATCH)
+        np.testing.assert_allclose(other.new, run.new, rtol=RTOL, atol=RTOL)
+        np.testing.assert_allclose(other.metrics["cosine"], run.metrics["cosine"], rtol=1e-3, atol=1e-4)
+        assert other.gradients == run.gradients == n_ref + 1
+
+
+@pytest.mark.parametrize(("make", "batches_a_step"), [(profit, 2), (profit_lagged, 1)])
+def test_a_warmed_up_form_first_is_its_main_optimizer(make, batches_a_step, given):
+    warm = make(warmup_steps=4)
+    found = course(warm, {"rate": 0.1, "ratio": 2.0})
+    alone_course = course_of(optax_course(optax.adamw(0.1), given[::batches_a_step][:4]))
+    np.testing.assert_allclose(found[:5], alone_course, rtol=RTOL, atol=RTOL)
+    assert np.abs(found[5:] - course(make(), {"rate": 0.1, "ratio": 2.0})[5:]).max() > 1e-3
+    assert "4 steps of warm-up" in warm.name
