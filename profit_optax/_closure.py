@@ -131,6 +131,9 @@ def profit(
       `params`. Gradients that neither optimizer reads, not even a NaN among them, count in no norm. `optax.masked` and
       `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it sees only `grads`: use
       `reject_nonfinite`.
+
+      Convolutions on CPUs: XLA computes their gradients many times slower in loops and branches, so with n_ref > 1 or
+      `warmup_steps` use `profit_transparent` there. GPUs are not concerned.
     """
     options = _cycle.make_options(
         optimizer,

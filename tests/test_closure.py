@@ -407,6 +407,25 @@ def test_reference_steps_take_the_batches_in_order():
     np.testing.assert_array_equal(updates, [-1000.0])
 
 
+@pytest.mark.parametrize("mode", ["accumulate", "subtract"])
+@pytest.mark.parametrize(("n_ref", "loops"), [(1, 0), (2, 1), (5, 1)])
+def test_only_several_reference_steps_are_a_loop(n_ref, loops, mode):
+    # On CPUs XLA takes many times longer for the gradients of convolutions in loops, even of one step.
+    tx = profit(optax.sgd(0.1), optax.sgd(0.1), n_ref, displacement=mode)
+    params, traces = jnp.ones(3), []
+
+    def value_and_grad_fn(params, batch):
+        traces.append(batch)
+        return jax.value_and_grad(lambda p: jnp.sum((p * batch) ** 2))(params)
+
+    def step(grads, state, params, batches):
+        return tx.update(grads, state, params, value_and_grad_fn=value_and_grad_fn, batches=batches)
+
+    lowered = jax.jit(step).lower(params, tx.init(params), params, jnp.ones((n_ref, 3)))
+    assert lowered.as_text().count("stablehlo.while") == loops
+    assert len(traces) == 1
+
+
 def test_one_reference_step_takes_no_more_memory_than_two():
     params = [jnp.zeros((256, 256)) for _ in range(8)]
 
