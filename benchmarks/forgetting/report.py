@@ -29,6 +29,7 @@ _STYLES = (
     ("#009E73", ":", "v"),
     ("#D55E00", "--", "P"),
     ("#56B4E9", "-.", "X"),
+    ("#8C6D1F", ":", "<"),
 )
 
 
@@ -93,13 +94,15 @@ def plot(path: Path, panels: Mapping[str, Sequence[Run]], level: float, task: st
     since that is where methods part.
     """
     runs = [run for each in panels.values() for run in each]
-    methods = dict.fromkeys(run.method for run in runs)
-    styles = dict(zip(methods, itertools.cycle(_STYLES), strict=False))
+    # What is in every panel looks the same in all of them; the others share what styles are left.
+    common = [method for method in _methods(runs) if all(method in _methods(shown) for shown in panels.values())]
     width = 1.2 + 4.4 * len(panels)
     figure = Figure(figsize=(width, 5.2), layout="constrained")
     axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axis, (title, shown) in zip(axes, panels.items(), strict=True):
-        for run in shown:
+        methods = [*common, *(method for method in _methods(shown) if method not in common)]
+        styles = dict(zip(methods, itertools.cycle(_STYLES), strict=False))
+        for run in sorted(shown, key=lambda run: methods.index(run.method)):
             _draw(axis, run, level, styles[run.method])
         _dress(axis, runs, level, title)
     axes[0].set_ylim(top=min(axes[0].get_ylim()[1], 100.5))
@@ -107,10 +110,17 @@ def plot(path: Path, panels: Mapping[str, Sequence[Run]], level: float, task: st
     spread = f"mean and standard deviation over {len(runs[0].old)} seeds"
     title = f"What is kept of the old task while learning {task} ({spread})"
     figure.suptitle("\n".join(textwrap.wrap(title, int(10 * width))))
-    # A method that is in several panels is named once.
-    named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=2 * len(panels), frameon=False)
+    if set(common) == set(_methods(runs)):
+        handles = axes[0].get_legend_handles_labels()
+        figure.legend(*handles, loc="outside lower center", ncols=2 * len(panels), frameon=False)
+    else:
+        for axis in axes:
+            axis.legend(loc="lower left", fontsize="small", framealpha=0.8)
     figure.savefig(path, dpi=130)
+
+
+def _methods(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(run.method for run in runs))
 
 
 def by_rate(runs: Sequence[Run]) -> dict[str, list[Run]]:

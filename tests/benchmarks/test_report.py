@@ -76,19 +76,15 @@ def test_the_markdown_table_has_the_best_first_and_the_unreached_last():
     assert cells(lines[2])[1:4] == ["1e-4", "ratio 10", "not reached: 2 of 3 seeds"]
 
 
-def test_a_method_in_several_panels_looks_the_same_and_is_named_once(monkeypatch, tmp_path):
+def test_panels_with_different_methods_have_legends_of_their_own_and_a_common_one_looks_the_same(monkeypatch, tmp_path):
     base, ours = runs()[2:]
     other = ours._replace(method="other")
-    figures, save = [], Figure.savefig
-    monkeypatch.setattr(
-        Figure, "savefig", lambda figure, *args, **kw: (figures.append(figure), save(figure, *args, **kw))
-    )
-    plot(tmp_path / "x.png", {"a": [ours, base], "b": [other, base]}, 0.85, "a task")
-    lines = [{line.get_label(): line.get_color() for line in axes.lines} for axes in figures[0].axes]
-    assert lines[0]["base"] == lines[1]["base"]
-    assert len({lines[0]["ours"], lines[1]["other"], lines[0]["base"]}) == 3
-    labels = [text.get_text() for text in figures[0].legends[0].get_texts()]
-    assert sorted(labels) == ["base", "compared at 85 %", "other", "ours", "start: the old model"]
+    axes = drawn(monkeypatch, tmp_path, {"a": [ours, base], "b": [other, base]}).axes
+    colours = [{line.get_label(): line.get_color() for line in axis.lines} for axis in axes]
+    assert colours[0]["base"] == colours[1]["base"] != colours[0]["ours"]
+    labels = [{text.get_text() for text in axis.get_legend().get_texts()} for axis in axes]
+    both = {"base", "compared at 85 %", "start: the old model"}
+    assert labels == [both | {"ours"}, both | {"other"}]
 
 
 def test_the_json_file_holds_the_curves_and_no_nan(tmp_path):
@@ -115,7 +111,7 @@ def drawn(monkeypatch, tmp_path, found):
         save(figure, *args, **kwargs)
 
     monkeypatch.setattr(Figure, "savefig", savefig)
-    plot(tmp_path / "x.png", by_rate(found), 0.85, "a task")
+    plot(tmp_path / "x.png", found if isinstance(found, dict) else by_rate(found), 0.85, "a task")
     return figures[0]
 
 
