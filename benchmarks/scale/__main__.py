@@ -52,7 +52,7 @@ twice that of what is summed; once, where a compiler makes reduce-scatters of th
 
 Temporaries are what a call needs besides while it runs: gradients, activations and gathered weights. PROFIT's own are
 Δ and θ + Δ, which are alive while further gradients are taken: 8 bytes a parameter in D pieces (θ' alone, 4 bytes, with
-`displacement="subtract"`). XLA unrolls the loop of a single reference step, and two passes in one computation share
+`displacement="subtract"`). A single reference step has no loop, and two passes in one computation share
 less memory; so do two AdamW steps in one program, the second line of the tables.
 """
 
