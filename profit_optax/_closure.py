@@ -219,7 +219,8 @@ def _loop(n_ref: int, step: Callable[[jax.Array, Any], Any], init: Any) -> Any:
     """One loop over the reference steps, of which a single one is lowered without a loop.
 
     XLA would remove a loop of one step, but after choosing how to compute convolutions: their gradients in a loop take
-    it many times longer on CPUs (JAX's issue 12868).
+    it many times longer on CPUs (JAX's issue 12868). For one step JAX takes `unroll=True` as 1, which leaves the loop,
+    and 0 as entirely.
     """
     return lax.fori_loop(0, n_ref, step, init, unroll=0 if n_ref == 1 else None)
 

@@ -44,7 +44,9 @@ def main(
     ] = None,
     seeds: Annotated[
         int | None,
-        typer.Option(min=2, help="Seeds to report on.", show_default=or_quick(FULL.seeds, QUICK.seeds)),
+        typer.Option(
+            min=2, max=FIRST_TUNING_SEED, help="Seeds to report on.", show_default=or_quick(FULL.seeds, QUICK.seeds)
+        ),
     ] = None,
     tuning_seeds: Annotated[
         int | None,
@@ -95,7 +97,7 @@ def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
     if methods is None:
         return groups
     known = [method.name for group in groups.values() for method in group]
-    asked = methods.split(",")
+    asked = [name.strip() for name in methods.split(",")]
     unknown = [name for name in asked if name not in known]
     if unknown:
         raise typer.BadParameter(

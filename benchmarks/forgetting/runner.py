@@ -93,7 +93,7 @@ _Programs = dict[Method, tuple[_InitFn, _AdvanceFn, Any]]
 
 # Folded into a seed's key for its batches' own keys: no epoch has this number, whose order the key also makes.
 _BATCH_KEYS = 2**31
-# How far apart in seconds the states are that a killed run can go on from.
+# How far apart in seconds, at least, the states are that a killed run can go on from.
 SAVE_EVERY = 60.0
 
 
@@ -153,10 +153,19 @@ def run_all(
       trials: methods at settings.
       batch: examples for one gradient.
       on_progress: is told the name of the method and how many gradients, over seeds, were taken since last time.
-      store: a folder that keeps finished runs, and every minute the state of the one that is running. A command that
-        was killed goes on from there. None to keep nothing.
+      store: a folder that keeps finished runs, and the state of the one that is running, after an evaluation and at
+        most every minute. A command that was killed goes on from there. Runs are told apart by the names of task and
+        method, seeds, settings and lengths: empty the folder when anything else has changed, such as the code. None
+        to keep nothing.
     """
     _check_names([trial.method for trial in trials])
+    if batch > task.train.shape[1]:
+        raise ValueError(f"batch is {batch}, and a seed trains on {task.train.shape[1]} examples: take at most that.")
+    if not task.together and any(trial.until is not None for trial in trials) and len(task.seeds) > 1:
+        raise ValueError(
+            f"`until` would end the {len(task.seeds)} seeds' runs at different evaluations, and they could not be one"
+            " run: leave it out where a task does not train its seeds together."
+        )
     n_batches = max(int(trial.steps[-1]) * _batches(trial.method) for trial in trials)
     parts = [task] if task.together else [_only(task, i) for i in range(len(task.seeds))]
     by_part = [_run_part(part, trials, batch, n_batches, on_progress, store) for part in parts]
@@ -353,11 +362,6 @@ def _only(task: Task, i: int) -> Task:
 def _joined(runs: Sequence[Run]) -> Run:
     """One run of runs with a seed each."""
     first = runs[0]
-    if any(len(run.steps) != len(first.steps) for run in runs):
-        raise ValueError(
-            "`until` ended the seeds' runs at different evaluations, and they cannot be one run: leave it out where a"
-            " task does not train its seeds together."
-        )
     join = functools.partial(np.concatenate, axis=0)
     return first._replace(
         old=join([run.old for run in runs]),

@@ -145,8 +145,9 @@ def _row(run: Run, level: float, baseline: Run | None) -> Row:
         metrics={
             name: float(np.mean(np.average(values, axis=1, weights=np.diff(run.steps))))
             for name, values in run.metrics.items()
+            if len(run.steps) > 1
         },
-        seconds=steps.mean / run.steps[-1] * run.seconds if steps else None,
+        seconds=steps.mean / max(run.steps[-1], 1) * run.seconds if steps else None,
     )
 
 

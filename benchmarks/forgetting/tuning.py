@@ -66,19 +66,26 @@ def tune(
             f"the methods' grids have different numbers of settings, {sizes}: give each the same, so that none is tuned"
             " more than another."
         )
-    trials = [trial(method, setting, budget, until=level) for method in methods for setting in method.settings()]
+    until = level if task.together else None
+    trials = [trial(method, setting, budget, until) for method in methods for setting in method.settings()]
     runs = run_all(task, trials, budget.batch, on_progress, store)
     return [_tuned(method, [run for run in runs if run.method == method.name], level) for method in methods]
 
 
+def best(runs: Sequence[Run], level: float) -> Run:
+    """The run that most seeds reach the level with, and of these the one that keeps most; if none, the one nearest."""
+    return max(runs, key=lambda run: _merit(run, level))
+
+
 def _tuned(method: Method, runs: Sequence[Run], level: float) -> Tuned:
-    best = max(runs, key=lambda run: _merit(run, level))
     reached = sum(not np.isnan(crossing(run, level).old).any() for run in runs)
-    return Tuned(method, best.setting, len(runs), reached)
+    return Tuned(method, best(runs, level).setting, len(runs), reached)
 
 
 def _merit(run: Run, level: float) -> tuple[float, float]:
     """First how many seeds reach the level, then what they keep; where none does, how near they come."""
     old = crossing(run, level).old
     there = ~np.isnan(old)
-    return float(np.mean(there)), float(np.mean(old[there])) if there.any() else float(run.new.max(axis=1).mean())
+    # What is no number came nowhere near.
+    nearest = np.nan_to_num(run.new, nan=-np.inf).max(axis=1)
+    return float(np.mean(there)), float(np.mean(old[there])) if there.any() else float(np.mean(nearest))

@@ -8,7 +8,8 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks.forgetting.gains import __main__ as command
-from benchmarks.forgetting.gains.gain import Gain, early_cosine, gain, level, prediction
+from benchmarks.forgetting.gains.figure import plot
+from benchmarks.forgetting.gains.gain import Gain, early_cosine, gain, level, predictions
 from benchmarks.forgetting.gains.points import CENTRE, FACTORS, MAINS, methods, points
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Interval
@@ -55,7 +56,7 @@ RUNS = {
 
 
 def test_a_gain_is_over_the_main_optimizer_alone_at_equal_gradients_a_step():
-    profit, lagged = (gain("ratio", 10.0, 1e-3, form, RUNS, 0.5) for form in ("PROFIT", "lagged"))
+    profit, lagged = (gain("ratio", CENTRE, 1e-3, form, RUNS, 0.5) for form in ("PROFIT", "lagged"))
     assert profit.gain.mean == pytest.approx(0.4)
     assert profit.over_one.mean == pytest.approx(0.3)
     assert lagged.gain.mean == lagged.over_one.mean == pytest.approx(0.1)
@@ -65,7 +66,7 @@ def test_a_gain_is_over_the_main_optimizer_alone_at_equal_gradients_a_step():
 
 def test_what_is_not_reached_has_no_gain():
     late = RUNS["PROFIT"]._replace(new=np.array([[0.0, 0.5, 1.0], [0.0, 0.1, 0.2]]))
-    found = gain("ratio", 10.0, 1e-3, "PROFIT", {**RUNS, "PROFIT": late}, 0.5)
+    found = gain("ratio", CENTRE, 1e-3, "PROFIT", {**RUNS, "PROFIT": late}, 0.5)
     assert (found.gain, found.gradients, found.reached, found.alone_reached) == (None, None, 0.5, 1.0)
 
 
@@ -76,33 +77,69 @@ def test_the_early_cosine_is_of_the_first_steps_alone():
     assert early_cosine(RUNS["PROFIT"]._replace(steps=np.array([0, 30, 40]))) == pytest.approx(-0.2)
 
 
+def gain_of(cosine, mean, reached=1.0, alone_reached=1.0, form="PROFIT"):
+    # Every place has a ratio of its own, by which it is told from others.
+    gain_of.ratio += 1
+    interval = None if mean is None else Interval(mean, mean - 0.1, mean + 0.1)
+    point = CENTRE._replace(ratio=gain_of.ratio)
+    return Gain("ratio", point, 1e-3, form, 0.9, interval, interval, reached, alone_reached, cosine, None)
+
+
+gain_of.ratio = 0.0
+COSINES = (-0.9, -0.5, -0.3, -0.1, 0.2)
+
+
 def test_a_run_without_a_step_has_no_cosine():
     none = RUNS["PROFIT"]
     none = none._replace(steps=none.steps[:1], metrics={"cosine": np.zeros((2, 0))})
     assert np.isnan(early_cosine(none))
-    ordered = [gain_of(x, x) for x in (-0.9, -0.5, -0.3, -0.1, 0.2)]
-    assert prediction([*ordered, gain_of(np.nan, -5.0)]) == prediction(ordered)
+    ordered = [gain_of(x, x) for x in COSINES]
+    assert predictions([*ordered, gain_of(np.nan, -5.0)]) == predictions(ordered)
 
 
-def gain_of(cosine, mean, reached=1.0, alone_reached=1.0):
-    interval = None if mean is None else Interval(mean, mean - 0.1, mean + 0.1)
-    return Gain("ratio", 1.0, 1e-3, "PROFIT", 0.9, interval, interval, reached, alone_reached, cosine, None)
+def test_the_prediction_is_spearmans_correlation_with_bonett_and_wrights_interval():
+    (found,) = predictions([gain_of(x, x**3) for x in COSINES])
+    assert (found.form, found.places, found.rank_correlation) == ("PROFIT", 5, pytest.approx(1.0))
+    (found,) = predictions([gain_of(x, -x) for x in COSINES])
+    assert found.rank_correlation == pytest.approx(-1.0)
+    # Two neighbours of six exchanged: 1 − 6 · 2 / (6 · 35) = 33/35; arctanh is 1.7676, the half width
+    # 1.96 · sqrt((1 + (33/35)² / 2) / 3) = 1.3604, and the ends are tanh(0.4072) and tanh(3.1280).
+    (found,) = predictions([gain_of(x, y) for x, y in enumerate([1, 2, 3, 4, 6, 5])])
+    assert found.rank_correlation == pytest.approx(33 / 35)
+    assert (found.low, found.high) == (pytest.approx(0.3861, abs=2e-4), pytest.approx(0.9962, abs=2e-4))
 
 
-def test_the_prediction_is_spearmans_correlation_and_the_area_under_the_curve():
-    ordered = [gain_of(x, x**3) for x in (-0.9, -0.5, -0.3, -0.1, 0.2)]
-    found = prediction(ordered)
-    assert (found.places, found.rank_correlation, found.collapse_auc) == (5, pytest.approx(1.0), None)
-    assert prediction([gain_of(x, -x) for x in (-0.9, -0.5, -0.3, -0.1, 0.2)]).rank_correlation == pytest.approx(-1.0)
+def test_a_place_counts_once_and_forms_are_told_apart():
+    ordered = [gain_of(x, x) for x in COSINES]
+    assert predictions(ordered + ordered) == predictions(ordered)
+    lagged = [gain_of(x, -x, form="lagged") for x in COSINES]
+    profit_found, lagged_found = predictions(ordered + lagged)
+    assert profit_found.rank_correlation == pytest.approx(1.0)
+    assert lagged_found.rank_correlation == pytest.approx(-1.0)
+
+
+def test_a_collapse_is_a_run_short_of_the_level_that_the_main_optimizer_alone_reaches():
+    ordered = [gain_of(x, x**3) for x in COSINES]
+    assert predictions(ordered)[0].collapse_auc is None
     # Against five that reach the level: lower than four of them and than none.
     lost = [gain_of(-0.6, None, reached=0.5), gain_of(0.3, None, reached=0.0)]
-    assert prediction(ordered + lost).collapse_auc == pytest.approx(4 / 10)
+    assert predictions(ordered + lost)[0].collapse_auc == pytest.approx(4 / 10)
     # Where nothing reaches the level, it is not PROFIT that collapsed.
-    assert prediction([*ordered, gain_of(-0.6, None, 0.5, alone_reached=0.5)]).collapse_auc is None
+    assert predictions([*ordered, gain_of(-0.6, None, 0.5, alone_reached=0.5)])[0].collapse_auc is None
 
 
 def test_too_few_places_make_no_prediction():
-    assert prediction([gain_of(x, x) for x in (-0.9, -0.5, -0.3, -0.1)]) is None
+    assert predictions([gain_of(x, x) for x in COSINES[:4]]) == []
+
+
+def test_the_map_draws_what_was_reached_and_what_was_not(tmp_path):
+    gains = [gain_of(x, x) for x in COSINES] + [gain_of(-0.95, None, reached=0.0)]
+    plot(tmp_path / "map.png", gains, predictions(gains), n_seeds=3)
+    assert (tmp_path / "map.png").stat().st_size > 10_000
+    text = command._sentences(predictions(gains), {"seeds": 3, "machine": "m", "versions": {}, "wall_seconds": 1.0})
+    assert "PROFIT: Spearman's rank correlation" in text
+    assert "+1.00 [" in text
+    assert "lower early cosine in 100 % of its pairs" in text
 
 
 def test_the_command_at_toy_size(monkeypatch, tmp_path):
@@ -117,7 +154,7 @@ def test_the_command_at_toy_size(monkeypatch, tmp_path):
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "map.json").read_text())
     # Two rates each; the lagged form only where it is not n_ref that varies.
-    found = [(each["factor"], each["value"], each["form"], each["rate"]) for each in content["gains"]]
+    found = [(each["factor"], each["point"][each["factor"]], each["form"], each["rate"]) for each in content["gains"]]
     assert found == [
         ("n_ref", 2, "PROFIT", 1e-4),
         ("n_ref", 2, "PROFIT", 3e-4),

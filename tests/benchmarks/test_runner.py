@@ -299,10 +299,16 @@ def test_a_killed_command_goes_on_where_it_was(monkeypatch, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run_all(linear_task(), trials(*arms, ratio=2.0), BATCH, store=tmp_path)
     assert len(list(tmp_path.glob("*.json"))) == 2
-    steps = []
-    counting = profit(2)
-    counting = counting._replace(step=lambda *args: steps.append(1) or profit(2).step(*args))
-    resumed = run_all(linear_task(), trials(adamw(), counting, ratio=2.0), BATCH, store=tmp_path)
+    found, resume = [], runner.Store.resume
+
+    def noted(self, state):
+        state, records, seconds = resume(self, state)
+        found.append(len(records))
+        return state, records, seconds
+
+    monkeypatch.setattr(runner.Store, "resume", noted)
+    resumed = run_all(linear_task(), trials(*arms, ratio=2.0), BATCH, store=tmp_path)
+    assert found == [4, 0], "the third run goes on after four evaluations, the fourth begins"
     for run, other in zip(whole, resumed, strict=True):
         assert (run.method, run.setting) == (other.method, other.setting)
         np.testing.assert_array_equal(run.steps, other.steps)
@@ -311,6 +317,16 @@ def test_a_killed_command_goes_on_where_it_was(monkeypatch, tmp_path):
             np.testing.assert_array_equal(other.metrics[name], values)
     assert len(list(tmp_path.glob("*.json"))) == 4
     assert not list(tmp_path.glob("*.msgpack")), "a finished run keeps no state"
+
+
+def test_a_larger_batch_than_there_are_examples_is_refused():
+    with pytest.raises(ValueError, match=f"batch is {EXAMPLES + 1}, and a seed trains on {EXAMPLES} examples"):
+        run_all(linear_task(), trials(adamw()), EXAMPLES + 1)
+
+
+def test_an_early_end_is_refused_where_seeds_are_trained_apart():
+    with pytest.raises(ValueError, match="`until` would end the 2 seeds' runs"):
+        run_all(linear_task(together=False), [Trial(adamw(), {"rate": 0.1}, evenly(2, 2), until=0.5)], BATCH)
 
 
 def test_finished_runs_are_not_run_again(tmp_path):
@@ -325,14 +341,23 @@ def test_finished_runs_are_not_run_again(tmp_path):
         assert run.seconds == other.seconds
 
 
+TRIAL = Trial(adamw(), {"rate": 0.1}, evenly(4, 4))
+
+
 @pytest.mark.parametrize(
-    "change",
+    ("task", "trial", "batch"),
     [
-        {"name": "other lines"},
-        {"seeds": jnp.arange(2, 4)},
+        (linear_task(name="other lines"), TRIAL, BATCH),
+        (linear_task(seeds=jnp.arange(2, 4)), TRIAL, BATCH),
+        (linear_task(), TRIAL, BATCH + 1),
+        (linear_task(), TRIAL._replace(method=adamw(2)), BATCH),
+        (linear_task(), TRIAL._replace(setting={"rate": 0.2}), BATCH),
+        (linear_task(), TRIAL._replace(steps=evenly(4, 2)), BATCH),
+        (linear_task(), TRIAL._replace(until=1e9), BATCH),
     ],
+    ids=["name", "seeds", "batch", "method", "setting", "steps", "until"],
 )
-def test_another_task_is_another_run(tmp_path, change):
-    run_all(linear_task(), trials(adamw()), BATCH, store=tmp_path)
-    run_all(linear_task(**change), trials(adamw()), BATCH, store=tmp_path)
-    assert len(list(tmp_path.glob("*.json"))) == 4
+def test_what_is_different_is_another_run(tmp_path, task, trial, batch):
+    run_all(linear_task(), [TRIAL], BATCH, store=tmp_path)
+    run_all(task, [trial], batch, store=tmp_path)
+    assert len(list(tmp_path.glob("*.json"))) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.tuning import Budget, _merit, trial, tune
+from benchmarks.forgetting.tuning import Budget, _merit, best, trial, tune
 from tests.benchmarks.test_methods import BATCH, small_task
 
 BUDGET = Budget(gradients=24, evaluations=10, batch=BATCH)
@@ -31,6 +31,13 @@ def test_of_two_that_reach_it_the_one_that_keeps_more_is_better():
 def test_where_none_reaches_it_the_nearest_is_best():
     near, far = (run_of([[1, 0.1], [1, 0.1]], [[0, new], [0, new]]) for new in (0.4, 0.2))
     assert _merit(near, 0.5) > _merit(far, 0.5)
+
+
+def test_a_run_that_is_no_number_is_never_the_best():
+    diverged, far = run_of([[1, 1]] * 2, [[0, np.nan]] * 2), run_of([[1, 1]] * 2, [[-2, -1]] * 2)
+    diverged = diverged._replace(new=np.full((2, 2), np.nan))
+    assert best([diverged, far], 0.5) is far
+    assert best([far, diverged], 0.5) is far
 
 
 def test_a_trial_takes_the_budgets_gradients():

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from benchmarks.commands import make_folder, or_quick, plain, progress_bar
 from benchmarks.forgetting.gains.figure import plot
-from benchmarks.forgetting.gains.gain import EARLY, SHARE, Gain, Prediction, gain, level, prediction
+from benchmarks.forgetting.gains.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
 from benchmarks.forgetting.gains.points import CENTRE, FACTORS, MAINS, RATES, Point, methods, points, task
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.runner import Run, Trial, geometrically, run_all
@@ -40,7 +40,7 @@ def main(
 ) -> None:
     """Measure what PROFIT and its lagged form gain on the digits task, one factor varied at a time."""
     begin = time.perf_counter()
-    named = factors.split(",")
+    named = list(dict.fromkeys(name.strip() for name in factors.split(",")))
     unknown = [name for name in named if name not in FACTORS]
     if unknown:
         raise typer.BadParameter(f"{unknown} are none of {', '.join(FACTORS)}.", param_hint="--factors")
@@ -87,7 +87,7 @@ def _gains(factor: str, point: Point, seeds: Sequence[int], gradients: int, stor
         runs: dict[str, Run] = dict(zip(arms, run_all(here, trials, point.batch, store=store), strict=True))
         # The lagged form takes no reference steps that could be varied.
         forms = ("PROFIT",) if factor == "n_ref" else ("PROFIT", "lagged")
-        found += [gain(factor, getattr(point, factor), own, form, runs, asked) for form in forms]
+        found += [gain(factor, point, own, form, runs, asked) for form in forms]
     return found
 
 
@@ -96,9 +96,9 @@ def _start(task: Task) -> Scores:
 
 
 def _report(output: Path, gains: list[Gain], about: dict[str, Any]) -> None:
-    found = prediction(gains)
+    found = predictions(gains)
     (output / "map.json").write_text(
-        json.dumps(plain({**about, "prediction": found, "gains": gains}, digits=6), allow_nan=False) + "\n",
+        json.dumps(plain({**about, "predictions": found, "gains": gains}, digits=6), allow_nan=False) + "\n",
         encoding="utf-8",
     )
     text = "\n".join([*_table(gains), "", _sentences(found, about)]) + "\n"
@@ -134,28 +134,27 @@ def _points(gain: Any) -> str:
     return "not reached" if gain is None else f"{100 * gain.mean:+z.1f} ± {100 * (gain.high - gain.mean):.1f}"
 
 
-def _sentences(found: Prediction | None, about: dict[str, Any]) -> str:
+def _sentences(found: Sequence[Prediction], about: dict[str, Any]) -> str:
+    predicted = " ".join(map(_predicted, found)) or "Too few places reached the level for a correlation."
     return (
-        f"Gains in points of old accuracy over the main optimizer alone at as many gradients a step, where both reach"
-        f" the level, over {about['seeds']} paired seeds ± 95 % Student-t intervals. The level lies {SHARE:.0%} of the"
-        f" way from the old model's accuracy on the new task to its accuracy on the old one. {_predicted(found)}"
-        f" {about['machine']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())};"
-        f" {about['wall_seconds']:.0f} s."
+        f"Gains in points of old accuracy over the main optimizer alone at the same rate and as many gradients a step,"
+        f" where both reach the level, over {about['seeds']} paired seeds ± 95 % Student-t intervals. The level lies"
+        f" {SHARE:.0%} of the way from the old model's accuracy on the new task to its accuracy on the old one."
+        f" {predicted} {about['machine']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())};"
+        f" {about['wall_seconds']:.0f} s, without what was done before."
     )
 
 
-def _predicted(found: Prediction | None) -> str:
-    if found is None:
-        return "Too few places reached the level for a correlation."
+def _predicted(found: Prediction) -> str:
     text = (
-        f"Spearman's rank correlation of the cosine over the first {EARLY} steps with the gain:"
+        f"{found.form}: Spearman's rank correlation of the cosine over the first {EARLY} steps with the gain is"
         f" {found.rank_correlation:+.2f} [{found.low:+.2f}, {found.high:+.2f}] over {found.places} places and rates."
     )
     if found.collapse_auc is None:
         return text
     return (
-        f"{text} Of a run that does not reach the level, though the main optimizer alone does, and one that does, the"
-        f" former has the lower early cosine in {100 * found.collapse_auc:.0f} % of the pairs."
+        f"{text} Where the main optimizer alone reaches the level, a run that does not has the lower early cosine in"
+        f" {100 * found.collapse_auc:.0f} % of its pairs with runs that do."
     )
 
 

@@ -17,7 +17,7 @@ _MARKERS = {"PROFIT": "D", "lagged": "^"}
 _LOGARITHMIC = {"base_steps", "batch", "ratio"}
 
 
-def plot(path: Path, gains: Sequence[Gain], found: Prediction | None, n_seeds: int) -> None:
+def plot(path: Path, gains: Sequence[Gain], found: Sequence[Prediction], n_seeds: int) -> None:
     """Draw the map as a PNG."""
     factors = [factor for factor in FACTORS if any(each.factor == factor for each in gains)]
     n_panels = len(factors) + 1
@@ -94,7 +94,7 @@ def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, lower
               clip_on=False, markersize=7 if lower else 5)  # fmt: skip
 
 
-def _draw_prediction(axis: Axes, gains: Sequence[Gain], found: Prediction | None) -> None:
+def _draw_prediction(axis: Axes, gains: Sequence[Gain], found: Sequence[Prediction]) -> None:
     for form, colour in _COLOURS.items():
         kept = [each for each in gains if each.form == form and each.gain]
         lost = [each for each in gains if each.form == form and not each.gain and each.alone_reached == 1]
@@ -105,9 +105,8 @@ def _draw_prediction(axis: Axes, gains: Sequence[Gain], found: Prediction | None
         axis.plot([each.cosine for each in lost], np.full(len(lost), 0.02), "x", color=colour,
                   transform=axis.get_xaxis_transform())  # fmt: skip
     axis.axhline(0, color="0.4", linewidth=1)
-    if found:
-        title = f"rank correlation {found.rank_correlation:+.2f} [{found.low:+.2f}, {found.high:+.2f}]"
-        axis.set_title(title, fontsize="medium")
+    correlations = [f"{each.form} {each.rank_correlation:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in found]
+    axis.set_title("\n".join(["rank correlation", *correlations]) if found else "", fontsize="small")
     axis.set_xlabel(f"mean cosine over the first {EARLY} steps")
     axis.set_ylabel("gain (points)")
     axis.grid(alpha=0.25)

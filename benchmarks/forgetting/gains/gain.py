@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
+from benchmarks.forgetting.gains.points import Point
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Interval, crossing, difference
 
@@ -22,7 +23,7 @@ class Gain(NamedTuple):
 
     Attributes:
       factor: what was varied.
-      value: to what.
+      point: the place.
       rate: the main optimizer's rate.
       form: "PROFIT" or "lagged".
       level: accuracy on the new task at which old accuracies are compared.
@@ -37,7 +38,7 @@ class Gain(NamedTuple):
     """
 
     factor: str
-    value: float | str
+    point: Point
     rate: float
     form: str
     level: float
@@ -54,12 +55,12 @@ def level(new_at_start: float, old_at_start: float) -> float:
     return new_at_start + SHARE * (old_at_start - new_at_start)
 
 
-def gain(factor: str, value: float | str, rate: float, form: str, runs: dict[str, Run], level: float) -> Gain:
+def gain(factor: str, point: Point, rate: float, form: str, runs: dict[str, Run], level: float) -> Gain:
     """The gain of `form` over the main optimizer alone, from their runs at the same place and rate."""
     run, equal, one = runs[form], runs["alone" if form == "lagged" else "alone, equal"], runs["alone"]
     return Gain(
         factor=factor,
-        value=value,
+        point=point,
         rate=rate,
         form=form,
         level=level,
@@ -82,17 +83,19 @@ def early_cosine(run: Run) -> float:
 
 
 class Prediction(NamedTuple):
-    """Whether the early cosine tells what comes.
+    """Whether the early cosine of one form tells what comes.
 
     Attributes:
+      form: "PROFIT" or "lagged".
       places: how many places and rates have a gain.
       rank_correlation: Spearman's, of the early cosine with the gain.
-      low: the lower end of its 95 % interval (Fisher's, as if places were independent).
+      low: the lower end of its 95 % interval (Bonett and Wright's, as if places were independent).
       high: the upper end.
-      collapse_auc: the probability that a run that does not reach the level, though the main optimizer alone does, has
-        a lower early cosine than one that does reach it; None without such runs.
+      collapse_auc: the probability that a run that does not reach the level has a lower early cosine than one that
+        does, where the main optimizer alone reaches it; None without such runs.
     """
 
+    form: str
     places: int
     rank_correlation: float
     low: float
@@ -100,21 +103,36 @@ class Prediction(NamedTuple):
     collapse_auc: float | None
 
 
-def prediction(gains: Sequence[Gain]) -> Prediction | None:
-    """How well the early cosine predicts gains and collapses over all places; None where too few have any."""
-    gains = [each for each in gains if not np.isnan(each.cosine)]
+def predictions(gains: Sequence[Gain]) -> list[Prediction]:
+    """How well the early cosine predicts gains and collapses, for each form of which enough places have a gain."""
+    forms = dict.fromkeys(each.form for each in gains)
+    found = (_prediction(form, _places(gains, form)) for form in forms)
+    return [each for each in found if each]
+
+
+def _places(gains: Sequence[Gain], form: str) -> list[Gain]:
+    """Each place and rate once: the centre is a value of every factor."""
+    of_form = [each for each in gains if each.form == form and not np.isnan(each.cosine)]
+    return list({(each.point, each.rate): each for each in of_form}.values())
+
+
+def _prediction(form: str, gains: Sequence[Gain]) -> Prediction | None:
     compared = [(each.cosine, each.gain.mean) for each in gains if each.gain is not None]
     if len(compared) < FEWEST:
         return None
-    # Spearman's correlation is Pearson's of the ranks, and so is its interval.
-    ranks = scipy.stats.pearsonr(*(scipy.stats.rankdata(values) for values in np.transpose(compared)))
-    interval = ranks.confidence_interval()
-    collapsed = [each.cosine for each in gains if each.reached < 1 and each.alone_reached == 1]
-    kept = [each.cosine for each in gains if each.reached == 1]
-    auc = None
-    if collapsed and kept:
-        auc = float(scipy.stats.mannwhitneyu(kept, collapsed).statistic) / (len(kept) * len(collapsed))
-    return Prediction(len(compared), float(ranks.statistic), float(interval.low), float(interval.high), auc)
+    correlation = float(scipy.stats.spearmanr(*np.transpose(compared)).statistic)
+    half = 1.96 * np.sqrt((1 + correlation**2 / 2) / (len(compared) - 3))
+    low, high = np.tanh(np.arctanh(np.clip(correlation, -1 + 1e-9, 1 - 1e-9)) + np.array([-half, half]))
+    return Prediction(form, len(compared), correlation, float(low), float(high), _collapse_auc(gains))
+
+
+def _collapse_auc(gains: Sequence[Gain]) -> float | None:
+    comparable = [each for each in gains if each.alone_reached == 1]
+    collapsed = [each.cosine for each in comparable if each.reached < 1]
+    kept = [each.cosine for each in comparable if each.reached == 1]
+    if not collapsed or not kept:
+        return None
+    return float(scipy.stats.mannwhitneyu(kept, collapsed).statistic) / (len(kept) * len(collapsed))
 
 
 def _reached(run: Run, level: float) -> float:

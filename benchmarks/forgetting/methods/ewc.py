@@ -12,7 +12,11 @@ from benchmarks.forgetting.tasks import Task
 
 
 def ewc() -> Method:
-    """AdamW on the loss + strength/2 Σ F (θ − θ₀)² (Kirkpatrick et al., 2017). It reads the old training data."""
+    """AdamW on the loss + strength/2 Σ F (θ − θ₀)² (Kirkpatrick et al., 2017). It reads the old training data.
+
+    The pull is part of the gradient, so Adam rescales it with the rest. The Fisher information takes as many backward
+    passes as there are old examples and classes, before the first step; they are not counted.
+    """
     return Method(
         name="EWC",
         gradients=1,

@@ -52,17 +52,22 @@ def fast_trainable_projection(
     With d = θ̃ − θ₀ after the optimizer's step, a row becomes θ₀ + min(1, γ / ‖d‖) d. The next gradient g, taken at the
     projected weights, has ∂L/∂γ = Σ ⟨g, d⟩ / ‖d‖, summed over rows, with d from before; Adam takes γ along it and γ is
     kept between 1e-8 and the longest row. Where that derivative is positive, which would shrink the ball, it is scaled
-    by kappa. Rows are what the last axis of a leaf numbers: JAX's kernels are the transposes of PyTorch's.
+    by kappa. Rows are what the last axis of a leaf numbers, JAX's kernels being the transposes of PyTorch's; a leaf
+    with one axis is one row. The first γ that is learnt is corrected for bias as if it was the second, as the authors'
+    code does.
     """
     distance_optimizer = optax.adam(DISTANCE_RATE)
 
     def init_fn(params: chex.ArrayTree) -> FtpState:
         distances = jax.tree.map(lambda p: jnp.full((), SMALLEST, p.dtype), params)
+        _, counted_once = distance_optimizer.update(
+            optax.tree.zeros_like(distances), distance_optimizer.init(distances)
+        )
         return FtpState(
             start=params,
             step=jnp.zeros((), jnp.int32),
             distances=distances,
-            distance_state=distance_optimizer.init(distances),
+            distance_state=counted_once,
             deviations=optax.tree.zeros_like(params),
             optimizer_state=optimizer.init(params),
         )
@@ -94,12 +99,12 @@ def fast_trainable_projection(
 
 
 def row_norms(leaf: jax.Array) -> jax.Array:
-    """Σ|·| of every row, with the leaf's number of axes: of each entry where a leaf has one axis."""
+    """Σ|·| of every row, with the leaf's number of axes."""
     return _row_sum(jnp.abs(leaf)) + SMALLEST
 
 
 def _row_sum(leaf: jax.Array) -> jax.Array:
-    return jnp.sum(leaf, axis=tuple(range(leaf.ndim - 1)), keepdims=True)
+    return jnp.sum(leaf, axis=tuple(range(leaf.ndim - 1)) or None, keepdims=True)
 
 
 def _anneal(slope: jax.Array, kappa: chex.Numeric) -> jax.Array:

@@ -14,7 +14,10 @@ def head_only(task: Task) -> Method:
     """AdamW on the last layer; nothing else moves."""
 
     def labels(params: chex.ArrayTree) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: _label(path), params)
+        found = jax.tree_util.tree_map_with_path(lambda path, _: _label(path), params)
+        if "head" not in jax.tree.leaves(found):
+            raise ValueError(f"the task {task.name!r} names no parameter of its last layer: give it `is_head`.")
+        return found
 
     def _label(path: KeyPath) -> str:
         return "head" if task.is_head(path) else "body"

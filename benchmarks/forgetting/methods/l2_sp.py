@@ -12,7 +12,11 @@ from benchmarks.forgetting.tasks import Task
 
 
 def l2_sp() -> Method:
-    """AdamW on the loss + strength/2 ‖θ − θ₀‖², but for a fresh last layer (Li et al., 2018)."""
+    """AdamW on the loss + strength/2 ‖θ − θ₀‖², but for a fresh last layer (Li et al., 2018).
+
+    The pull is part of the gradient, so Adam rescales it with the rest; the paper's own optimizer is SGD. A fresh layer
+    has AdamW's weight decay, in place of the paper's further term.
+    """
     return Method(
         name="L2-SP",
         gradients=1,

@@ -11,7 +11,7 @@ from benchmarks.forgetting.methods import FEW_RATES, Method, Stepped, ValueAndGr
 def lookahead(sync_period: int = 5) -> Method:
     """Optax's Lookahead (Zhang et al., 2019) around AdamW, evaluated at its slow weights."""
     return Method(
-        name="Lookahead",
+        name="Lookahead" if sync_period == 5 else f"Lookahead, synchronised every {sync_period} steps",
         gradients=1,
         optimizer=lambda setting: optax.lookahead(optax.adamw(setting["rate"]), sync_period, setting["slow_step_size"]),
         step=_step,
