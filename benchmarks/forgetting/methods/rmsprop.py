@@ -1,0 +1,60 @@
+"""RMSProp as the paper's toy problem uses it: alone, on the last layer only, and as PROFIT's main optimizer."""
+
+from typing import Any
+
+import chex
+import jax
+import optax
+
+from benchmarks.forgetting.methods import Method, Setting
+from benchmarks.forgetting.methods.profit import profit
+from benchmarks.forgetting.methods.profit_lagged import profit_lagged
+from benchmarks.forgetting.tasks import Task
+from profit_optax import profit as profit_closure
+
+
+def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """RMSProp with the defaults of PyTorch: α 0.99, and ε 1e-8 outside of the root."""
+    return optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+
+
+def decaying_rmsprop(rate: Any) -> optax.GradientTransformation:
+    """RMSProp at a rate that falls to 0.95 of itself every 100 steps."""
+    return pytorch_rmsprop(optax.exponential_decay(rate, 100, 0.95, staircase=True))
+
+
+def full_rmsprop() -> Method:
+    """RMSProp on all parameters."""
+    return Method("full fine-tuning", 1, lambda setting: decaying_rmsprop(setting["rate"]))
+
+
+def head_rmsprop(task: Task) -> Method:
+    """RMSProp on the last layer; nothing else moves."""
+
+    def labels(params: chex.ArrayTree) -> Any:
+        return jax.tree.map_with_path(lambda path, _: "head" if task.is_head(path) else "body", params)
+
+    def optimizer(setting: Setting) -> optax.GradientTransformation:
+        return optax.partition({"head": decaying_rmsprop(setting["rate"]), "body": optax.set_to_zero()}, labels)
+
+    return Method("head only", 1, optimizer)
+
+
+def profit_rmsprop() -> Method:
+    """PROFIT around RMSProp. The rate of its SGD reference step, 1/"ratio" of the first main rate, does not decay."""
+    return profit(main=decaying_rmsprop)
+
+
+def subtracting_profit_rmsprop() -> Method:
+    """The same, with the displacement as the difference of two sets of parameters: line 7 of Algorithm 1 as written."""
+
+    def optimizer(setting: Setting) -> optax.GradientTransformation:
+        reference = optax.sgd(setting["rate"] / setting["ratio"])
+        return profit_closure(decaying_rmsprop(setting["rate"]), reference, displacement="subtract")
+
+    return profit()._replace(name="PROFIT, subtracting", optimizer=optimizer)
+
+
+def lagged_rmsprop() -> Method:
+    """The lagged form around RMSProp, displaced by SGD at 1/"ratio" of the first main rate."""
+    return profit_lagged(main=decaying_rmsprop)

@@ -1,0 +1,204 @@
+"""The paper's toy problem (Table 1, appendix C.1): a ripple on one square, then on another beside it."""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import chex
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+from flax import serialization
+
+from benchmarks.forgetting.methods.rmsprop import pytorch_rmsprop
+from benchmarks.forgetting.tasks import KeyPath, Scores, Task
+
+OLD_SQUARE = (-1.0, 1.0)
+NEW_SQUARE = (0.8, 1.5)
+
+# The paper does not say which one it uses.
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(
+    {"relu": nn.relu, "tanh": jnp.tanh, "gelu": nn.gelu}
+)
+
+_BASE_RATE = 1e-2
+
+
+class Size(NamedTuple):
+    """How large the problem is; by default as in the paper.
+
+    Attributes:
+      examples: training examples of each square.
+      held_out: noise-free examples of each square that a model is scored on.
+      width: of the two hidden layers.
+      base_steps: steps on the old square.
+      base_batch: examples of each of these. The paper does not say how many it took.
+    """
+
+    examples: int = 50_000
+    held_out: int = 10_000
+    width: int = 500
+    base_steps: int = 10_000
+    base_batch: int = 256
+
+
+class Examples(NamedTuple):
+    """Points of one square and what is to be predicted there.
+
+    Attributes:
+      points: [n, 2].
+      targets: [n].
+    """
+
+    points: jax.Array
+    targets: jax.Array
+
+
+class Toy(NamedTuple):
+    """Examples of both squares.
+
+    Attributes:
+      old: of the first square.
+      new: of the second one.
+    """
+
+    old: Examples
+    new: Examples
+
+
+class Model(nn.Module):
+    """A perceptron with two hidden layers, each with LayerNorm, set up as PyTorch does by default."""
+
+    activation: Callable[[jax.Array], jax.Array]
+    width: int
+
+    @nn.compact
+    def __call__(self, points: jax.Array) -> jax.Array:
+        for _ in range(2):
+            points = self.activation(nn.LayerNorm(epsilon=1e-5)(_dense(self.width, points)))
+        return _dense(1, points, name="head")[..., 0]
+
+
+def truth(points: jax.Array) -> jax.Array:
+    """sin(10 ‖x‖), without noise."""
+    return jnp.sin(10 * jnp.linalg.norm(points, axis=-1))
+
+
+def toy(
+    seeds: Sequence[int],
+    activation: str,
+    size: Size | None = None,
+    store: Path | None = None,
+    on_base: Callable[[int], None] = lambda seed: None,
+) -> Task:
+    """Models trained on the old square, which are to learn the new one. A score is a mean squared error, negated.
+
+    Args:
+      seeds: each has its own examples, initialisation and order of batches.
+      activation: one of `ACTIVATIONS`.
+      size: how large the problem is; None for the paper's size.
+      store: a folder that keeps the old models, so that they are trained once. None to keep nothing.
+      on_base: is told each seed whose old model is there.
+    """
+    size = size or Size()
+    model = Model(_activation(activation), size.width)
+    numbers = jnp.asarray(list(seeds))
+    keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 3))(numbers)
+    data = jax.vmap(lambda key: _toy(key, size.examples, noise=1.0))(keys[:, 0])
+    # The examples of all seeds in one row, of which each trains on its own stretch.
+    data = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)
+    train = jnp.arange(len(numbers) * size.examples).reshape(len(numbers), size.examples)
+    old_model = jax.jit(functools.partial(_old_model, model, size))
+    params = []
+    for seed, key, indices in zip(seeds, keys[:, 1], train, strict=True):
+        path = store / f"toy-{activation}-{'-'.join(map(str, size))}-{seed}.msgpack" if store else None
+        params.append(_kept(path, functools.partial(old_model, key, data.old, indices)))
+        on_base(seed)
+    return Task(
+        name=f"the toy problem with {activation}, {size}",
+        seeds=numbers,
+        data=data,
+        train=train,
+        held_out=jax.vmap(lambda key: _toy(key, size.held_out, noise=0.0))(keys[:, 2]),
+        params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
+        batch=lambda data, indices, key: _taken(data.new, indices),
+        loss=functools.partial(_error, model),
+        evaluate=lambda params, data, held_out: Scores(*(-_error(model, params, square) for square in held_out)),
+        outputs=lambda params, batch: _predict(model, params, batch.points),
+        old_batch=lambda data, indices, key: _taken(data.old, indices),
+        is_head=_is_head,
+    )
+
+
+def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
+    if name not in ACTIVATIONS:
+        raise ValueError(f"activation is {name!r}, and must be one of {', '.join(ACTIVATIONS)}.")
+    return ACTIVATIONS[name]
+
+
+def _dense(features: int, inputs: jax.Array, name: str | None = None) -> jax.Array:
+    """A layer whose weights and biases start as PyTorch's do: uniform up to 1/√(inputs)."""
+    bound = inputs.shape[-1] ** -0.5
+
+    def init(key: jax.Array, shape: Sequence[int], dtype: Any = jnp.float32) -> jax.Array:
+        return jax.random.uniform(key, shape, dtype, -bound, bound)
+
+    return nn.Dense(features, kernel_init=init, bias_init=init, name=name)(inputs)
+
+
+def _toy(key: jax.Array, n: int, noise: float) -> Toy:
+    old_key, new_key = jax.random.split(key)
+    return Toy(_examples(old_key, OLD_SQUARE, n, noise), _examples(new_key, NEW_SQUARE, n, noise))
+
+
+def _examples(key: jax.Array, square: tuple[float, float], n: int, noise: float) -> Examples:
+    points_key, noise_key = jax.random.split(key)
+    points = jax.random.uniform(points_key, (n, 2), minval=square[0], maxval=square[1])
+    return Examples(points, truth(points) + noise * jax.random.normal(noise_key, (n,)))
+
+
+def _taken(examples: Examples, indices: jax.Array) -> Examples:
+    return Examples(examples.points[indices], examples.targets[indices])
+
+
+def _old_model(model: Model, size: Size, key: jax.Array, examples: Examples, train: jax.Array) -> chex.ArrayTree:
+    tx = pytorch_rmsprop(optax.exponential_decay(_BASE_RATE, 500, 0.9, staircase=True))
+
+    def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
+        params, state = carry
+        indices = train[jax.random.randint(key, (size.base_batch,), 0, len(train))]
+        grads = jax.grad(functools.partial(_error, model))(params, _taken(examples, indices))
+        updates, state = tx.update(grads, state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    init_key, train_key = jax.random.split(key)
+    params = model.init(init_key, examples.points[:1])
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, size.base_steps))
+    return params
+
+
+def _kept(path: Path | None, train: Callable[[], chex.ArrayTree]) -> chex.ArrayTree:
+    """The parameters in the file, or newly trained ones, which are then kept there."""
+    if path is None:
+        return train()
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = path.with_suffix(".unfinished")
+        unfinished.write_bytes(serialization.to_bytes(train()))
+        unfinished.replace(path)
+    return jax.tree.map(jnp.asarray, serialization.msgpack_restore(path.read_bytes()))
+
+
+def _error(model: Model, params: chex.ArrayTree, examples: Examples) -> jax.Array:
+    return jnp.mean((_predict(model, params, examples.points) - examples.targets) ** 2)
+
+
+def _predict(model: Model, params: chex.ArrayTree, points: jax.Array) -> Any:
+    return model.apply(params, points)
+
+
+def _is_head(path: KeyPath) -> bool:
+    return jax.tree_util.DictKey("head") in path

@@ -1,0 +1,1 @@
+"""The paper's toy problem: which settings give its Table 1."""

@@ -1,0 +1,55 @@
+"""What is compared: tasks, methods, and how far each goes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
+
+import numpy as np
+
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.methods.profit import profit
+from benchmarks.forgetting.methods.profit_lagged import profit_lagged
+from benchmarks.forgetting.runner import Trial, evenly
+from benchmarks.forgetting.tasks import Task, digits
+from benchmarks.forgetting.tasks.far_digits import FAR, far_digits
+
+# A near task, whose naive PROFIT needs no warm-up, for comparison.
+NEAR = "rotated by 35 degrees"
+TASKS: Mapping[str, Callable[[Sequence[int]], Task]] = MappingProxyType(
+    {NEAR: partial(digits.rotated_digits, angle=35.0)} | {kind: partial(far_digits, kind) for kind in FAR}
+)
+RATIO = 10.0
+BATCH = 128
+# In the paper 10 of 100 epochs.
+_WARM = 0.1
+
+
+def warm_steps(steps: int) -> int:
+    """How many of the main steps are the warm-up's."""
+    return max(1, round(_WARM * steps))
+
+
+def methods(steps: int) -> tuple[Method, ...]:
+    """AdamW, and both forms of PROFIT as they are and with AdamW alone for the first tenth of the steps."""
+    warm = warm_steps(steps)
+    return (
+        adamw(),
+        profit(),
+        profit(warmup_steps=warm)._replace(name="PROFIT, warmed up"),
+        profit_lagged(),
+        profit_lagged(warmup_steps=warm)._replace(name="PROFIT lagged, warmed up"),
+    )
+
+
+def trials(rates: Sequence[float], steps: int) -> list[Trial]:
+    """Every method at every rate, for `steps` main steps, and on to as many gradients as PROFIT takes in these."""
+    arms = methods(steps)
+    most = max(method.gradients for method in arms)
+    found = []
+    for method in arms:
+        times = most // method.gradients
+        # A whole number of evaluations for each `steps`, so that there is one exactly there.
+        at = np.concatenate([evenly(steps, 10) + i * steps for i in range(times)])
+        found += [Trial(method, method.setting(rate=rate, ratio=RATIO), np.unique(at)) for rate in rates]
+    return found
