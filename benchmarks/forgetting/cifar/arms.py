@@ -1,0 +1,74 @@
+"""What is compared on CIFAR, in the order in which it is run."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.methods.adam_spd import adam_spd
+from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.methods.adan import adan
+from benchmarks.forgetting.methods.l2_sp import l2_sp
+from benchmarks.forgetting.methods.lookahead import lookahead
+from benchmarks.forgetting.methods.lp_ft import lp_ft
+from benchmarks.forgetting.methods.profit import profit
+from benchmarks.forgetting.methods.profit_lagged import profit_lagged
+from benchmarks.forgetting.methods.sgd import sgd
+from benchmarks.forgetting.methods.wise_ft import wise_ft
+from benchmarks.forgetting.tasks import Task
+
+BASELINE = "adamw"
+RATIO = 10.0
+# SGD's rates are this many times those of the Adam family, whose steps do not shrink with the gradient.
+SGD_RATES = 30.0
+
+
+class Arm(NamedTuple):
+    """One row of the tables.
+
+    Attributes:
+      key: what options call it.
+      table: "optimizers", "regularized", "n_ref" or "ratio".
+      method: with the settings that tuning picks from as its grid.
+      like: the arm whose rate it takes, instead of being tuned: ablations change one thing.
+    """
+
+    key: str
+    table: str
+    method: Method
+    like: str | None = None
+
+
+def arms(task: Task, rates: Sequence[float], steps: int) -> list[Arm]:
+    """Every arm, each with as many settings to pick from as there are rates.
+
+    Args:
+      task: whose head is fresh.
+      rates: for the Adam family.
+      steps: main steps of a run, a fifth of which LP-FT spends on the head alone.
+    """
+
+    def tuned(key: str, table: str, method: Method, name: str, times: float = 1.0, **others: float) -> Arm:
+        grid = (("rate", tuple(times * rate for rate in rates)), *((other, (x,)) for other, x in others.items()))
+        return Arm(key, table, method._replace(name=name, grid=grid))
+
+    def ablation(key: str, table: str, method: Method, name: str, ratio: float) -> Arm:
+        return Arm(key, table, method._replace(name=name, grid=(("ratio", (ratio,)),)), like="profit")
+
+    return [
+        tuned("adamw", "optimizers", adamw(), "AdamW"),
+        tuned("profit", "optimizers", profit(), "PROFIT", ratio=RATIO),
+        tuned("adamw2", "optimizers", adamw(2), "AdamW x2"),
+        tuned("lagged", "optimizers", profit_lagged(), "PROFIT lagged", ratio=RATIO),
+        tuned("sgd", "optimizers", sgd(), "SGD", times=SGD_RATES),
+        tuned("lookahead", "optimizers", lookahead(sync_period=1), "Lookahead", slow_step_size=0.5),
+        tuned("adan", "optimizers", adan(), "Adan"),
+        ablation("n_ref2", "n_ref", profit(2), "PROFIT, n_ref 2", RATIO),
+        ablation("n_ref5", "n_ref", profit(5), "PROFIT, n_ref 5", RATIO),
+        ablation("ratio100", "ratio", profit(), "PROFIT, ratio 100", 100.0),
+        ablation("ratio1000", "ratio", profit(), "PROFIT, ratio 1000", 1000.0),
+        ablation("ratio10000", "ratio", profit(), "PROFIT, ratio 10000", 10000.0),
+        tuned("l2_sp", "regularized", l2_sp(), "L2-SP", strength=1e-2),
+        tuned("wise_ft", "regularized", wise_ft(task), "WiSE-FT", alpha=0.7),
+        tuned("adam_spd", "regularized", adam_spd(task), "AdamSPD", strength=1.0),
+        tuned("lp_ft", "regularized", lp_ft(task), "LP-FT", head_steps=float(steps // 5)),
+    ]

@@ -1,0 +1,40 @@
+"""A network that trains in a second, and images that it can learn."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.forgetting.cifar import networks
+from benchmarks.forgetting.cifar.archives import Archive, Images
+
+
+class Backbone(nn.Module):
+    """A layer on the colours of the quarters of an image."""
+
+    dtype: Any
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        quarters = x.reshape(-1, 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(len(x), -1)
+        return nn.relu(nn.Dense(8, dtype=self.dtype)(quarters))
+
+
+def add_toy_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make "toy" the name of a network."""
+    monkeypatch.setattr(networks, "NETWORKS", {**networks.NETWORKS, "toy": Backbone})
+
+
+def colours(count: int, classes: int, seed: int) -> Images:
+    """Noisy images, of a colour for each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count, dtype=np.int32) % classes
+    of_class = np.random.default_rng(classes).integers(40, 216, (classes, 1, 1, 3))
+    pixels = of_class[labels] + rng.integers(-40, 40, (count, 32, 32, 3))
+    return Images(pixels.astype(np.uint8), labels)
+
+
+def archive(train: int, test: int, classes: int) -> Archive:
+    return Archive(colours(train, classes, seed=0), colours(test, classes, seed=1))

@@ -1,0 +1,270 @@
+"""The whole command at toy size, and what its tables say."""
+
+import functools
+import json
+
+import jax
+import numpy as np
+import pytest
+import typer
+from jax.experimental.compilation_cache.compilation_cache import reset_cache
+from typer.testing import CliRunner
+
+from benchmarks.forgetting.cifar import __main__ as command
+from benchmarks.forgetting.cifar import archives, measure, report, setups
+from benchmarks.forgetting.cifar.arms import Arm, arms
+from benchmarks.forgetting.cifar.base import Base, Recipe
+from benchmarks.forgetting.cifar.measure import Outcome
+from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.tasks import Scores, Task
+from tests.benchmarks import cifar_toy
+from tests.benchmarks.cifar_archives import write_cifar10, write_cifar100
+
+TOY = setups.Setup(
+    base=Recipe("toy", epochs=1, rate=1e-2, batch=8),
+    rates=(1e-3, 3e-3),
+    steps=4,
+    tune_gradients=4,
+    batch=4,
+    train_images=24,
+    test_images=5,
+    evaluations=2,
+    level=0.5,
+)
+BASE = Base({}, 0.85, 3, True, np.zeros((3, 3)))
+ABOUT = {"command": "c", "machine": "m", "versions": {"jax": "0"}, "dtype": "float32", "parameters": 7, "seeds": [0, 1]}
+
+
+def invoke(*args):
+    app = typer.Typer()
+    app.command()(command.main)
+    return CliRunner().invoke(app, list(map(str, args)))
+
+
+@pytest.fixture
+def compilation_cache():
+    """What the command says about compiled programs is not for the tests after it."""
+    yield
+    jax.config.update("jax_compilation_cache_dir", None)
+    reset_cache()
+
+
+@pytest.fixture
+def toy(monkeypatch, tmp_path, compilation_cache):
+    """Arguments of a run on small archives."""
+    cifar_toy.add_toy_network(monkeypatch)
+    monkeypatch.setattr(command, "SETUPS", {**setups.SETUPS, "toy": TOY})
+    for name, write in (("cifar10", write_cifar10), ("cifar100", write_cifar100)):
+        monkeypatch.setattr(command, name, functools.partial(getattr(archives, name), test_images=6))
+        write(tmp_path / "data", count=24, test=6)
+    return "--data", tmp_path / "data", "--network", "toy", "--base-images", 30, "--output", tmp_path / "out"
+
+
+def test_the_command_trains_tunes_and_writes_tables_and_goes_on_where_it_was(toy, tmp_path):
+    options = "--seeds", 2, "--arm", "adamw", "--arm", "n_ref2", "--rate", 1e-3
+    first = invoke(*toy, *options)
+    assert first.exit_code == 0, first.output
+    page = (tmp_path / "out" / "cifar.md").read_text(encoding="utf-8")
+    assert page.startswith("# CIFAR-10 → CIFAR-100, toy: not converged\n")
+    assert "## Optimizers (the paper's Tables 2, 6 and 10): not converged\n" in page
+    assert "| PROFIT, n_ref 2 | 32.55 / 73.57 | " in page
+    assert (tmp_path / "out" / "cifar.png").stat().st_size > 1000
+    content = json.loads((tmp_path / "out" / "cifar.json").read_text())
+    runs = [outcome["run"] for outcome in content["outcomes"]]
+    assert [run["method"] for run in runs] == ["AdamW", "PROFIT, n_ref 2"]
+    assert [run["steps"] for run in runs] == [[0, 2, 4]] * 2
+    assert np.shape(runs[0]["old"]) == (2, 3)
+    again = invoke(*toy, *options)
+    assert again.exit_code == 0, again.output
+    assert json.loads((tmp_path / "out" / "cifar.json").read_text())["outcomes"] == content["outcomes"]
+
+
+def test_base_only_trains_the_old_model_alone(toy, tmp_path):
+    result = invoke(*toy, "--base-only")
+    assert result.exit_code == 0, result.output
+    assert "of CIFAR-10's test images after 1 epochs; held-out loss not flat; not converged." in result.output
+    assert not (tmp_path / "out" / "cifar.md").exists()
+
+
+def test_wrong_arguments_end_the_command_with_a_reason(toy, tmp_path):
+    assert "'vgg' is none of small" in invoke("--data", tmp_path, "--network", "vgg", "--output", tmp_path).output
+    result = invoke("--data", tmp_path, "--output", tmp_path / "out")
+    assert (result.exit_code, "has no CIFAR-10" in result.output) == (1, True)
+    assert invoke(*toy, "--batch", 25).exit_code == 2
+
+
+def test_the_papers_networks_have_its_rates_and_epochs_as_defaults():
+    full = {name: setup for name, setup in setups.SETUPS.items() if name != "small"}
+    assert {name: (s.base.epochs, s.base.rate, s.rates, s.steps // (50_000 // 128)) for name, s in full.items()} == {
+        "resnet18": (200, 1e-4, (1e-4,), 100),
+        "vit_tiny": (400, 1e-4, (1e-4,), 200),
+        "vit_small": (400, 1e-4, (3e-4,), 200),
+    }
+    for name, setup in full.items():
+        assert setup.base.network == name
+        lowest = min(new for _, new in report.paper.OPTIMIZERS[name].values())
+        assert setup.level < lowest / 100
+
+
+def quadratic_task(seeds):
+    """Two numbers are learnt; the new score is minus the distance from one, the old score the second number."""
+    params = {"backbone": np.ones((len(seeds), 2), np.float32), "head": np.zeros((len(seeds), 2), np.float32)}
+    return Task(
+        name="quadratic",
+        seeds=np.asarray(seeds),
+        data=np.zeros(8, np.float32),
+        train=np.tile(np.arange(8), (len(seeds), 1)),
+        held_out=np.zeros(len(seeds)),
+        params=jax.tree.map(jax.numpy.asarray, params),
+        batch=lambda data, indices, key: data[indices],
+        loss=lambda params, batch: ((params["head"] - 1) ** 2).sum() + (params["backbone"] ** 2).sum(),
+        evaluate=lambda params, data, held_out: Scores(params["backbone"][0], params["head"][0]),
+        is_head=lambda path: path[0].key == "head",
+        fresh_head=True,
+    )
+
+
+def test_every_arm_can_be_set_to_what_it_is_tuned_over_as_often_as_any_other():
+    task = quadratic_task([0])
+    catalogue = arms(task, (1e-3, 1e-2, 1e-1), steps=10)
+    by_key = {arm.key: arm for arm in catalogue}
+    assert len(by_key) == len(catalogue) == len({arm.method.name for arm in catalogue}) == 16
+    params = jax.tree.map(lambda x: x[0], task.params)
+    for arm in catalogue:
+        settings = arm.method.settings()
+        assert len(settings) == (1 if arm.like else 3)
+        setting = {**by_key[arm.like or arm.key].method.settings()[0], **settings[0]}
+        arm.method.optimizer(setting).init(arm.method.init(params))
+    keys = (
+        "adamw",
+        "profit",
+        "adamw2",
+        "lagged",
+        "sgd",
+        "lookahead",
+        "adan",
+        "n_ref2",
+        "n_ref5",
+        "ratio100",
+        "ratio1000",
+        "ratio10000",
+    )
+    assert tuple(by_key)[:12] == keys
+    assert [by_key[key].method.gradients for key in keys] == [1, 2, 2, 1, 1, 1, 1, 3, 6, 2, 2, 2]
+    assert by_key["ratio1000"].method.settings() == [{"ratio": 1000.0}]
+
+
+def test_an_arm_is_run_at_the_best_of_its_rates_and_an_ablation_at_its_models():
+    setup = TOY._replace(steps=10, tune_gradients=10, level=0.5)
+    tuning, task = quadratic_task([100]), quadratic_task([0, 1])
+    first = Arm("first", "n_ref", adamw(2)._replace(grid=(("rate", (1e-3, 0.2)), ("ratio", (10.0,)))))
+    second = Arm("second", "n_ref", adamw()._replace(grid=(("ratio", (100.0,)),)), like="first")
+    told = []
+    run = functools.partial(measure.measure, tuning, task, (first, second), setup=setup)
+    outcomes = list(run(["first", "second"], on_progress=lambda name, taken: told.append(taken)))
+    # Only the higher rate gets the head half of the way to one in so few steps.
+    assert [outcome.run.setting for outcome in outcomes] == [
+        {"rate": 0.2, "ratio": 10.0},
+        {"rate": 0.2, "ratio": 100.0},
+    ]
+    assert [tried.rate for tried in outcomes[0].tried] == [1e-3, 0.2]
+    assert outcomes[1].tried == []
+    # As many gradients for every arm in tuning, as many steps in what is reported.
+    assert {tried.steps[-1] for tried in outcomes[0].tried} == {5}
+    assert {outcome.run.steps[-1] for outcome in outcomes} == {10}
+    assert {outcome.run.old.shape for outcome in outcomes} == {(2, 3)}
+    assert sum(told) == measure.gradients((first, second), ["first", "second"], setup, seeds=2) == 20 + 40 + 20
+    (alone,) = run(["second"])
+    assert alone.run.setting == outcomes[1].run.setting
+    assert measure.gradients((first, second), ["second"], setup, seeds=2) == 20 + 20
+
+
+def run_of(method, rate, old, new):
+    """A run of two seeds over ten steps, whose second seed keeps a hundredth more."""
+    old, new = np.array([old, old], float), np.array([new, new], float)
+    old[1] += 0.01
+    return Run(method, {"rate": rate}, 1, np.array([0, 10]), old, new, {}, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("olds", "best"),
+    [
+        # Both reach 50 %, and the second keeps more there.
+        (([0.9, 0.5], [0.0, 0.6]), 0.2),
+        # The second keeps more, and is not there.
+        (([0.9, 0.8], [0.0, 0.4]), 0.1),
+    ],
+)
+def test_the_best_run_keeps_most_where_it_reaches_the_level(olds, best):
+    old, new = olds
+    runs = [run_of("a", 0.1, [0.9, 0.2], [0.0, 0.6]), run_of("a", 0.2, old, new)]
+    assert measure.best(runs, 0.5).rate == best
+
+
+def test_where_no_run_reaches_the_level_the_nearest_is_the_best():
+    runs = [run_of("a", rate, [0.9, old], [0.0, new]) for rate, old, new in ((0.1, 0.8, 0.3), (0.2, 0.4, 0.4))]
+    assert measure.best(runs, 0.5).rate == 0.2
+
+
+def outcomes():
+    by_key = {arm.key: arm for arm in arms(quadratic_task([0]), (1e-3,), steps=10)}
+    runs = {
+        "adamw": run_of("AdamW", 1e-3, [0.9, 0.5], [0.0, 0.8]),
+        "profit": run_of("PROFIT", 1e-3, [0.9, 0.7], [0.0, 0.5]),
+        "lagged": run_of("PROFIT lagged", 1e-3, [0.9, 0.8], [0.0, 0.4]),
+        "ratio100": run_of("PROFIT, ratio 100", 1e-3, [0.9, 0.6], [0.0, 0.6]),
+    }
+    return [Outcome(by_key[key], [], run) for key, run in runs.items()]
+
+
+def cells(page, table, method):
+    section = page.split(f"## {table}")[1].split("##")[0]
+    (line,) = [line for line in section.splitlines() if line.startswith(f"| {method} |")]
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_a_line_has_the_papers_figure_the_ends_and_the_old_accuracy_at_the_level():
+    page = report.markdown(BASE, outcomes(), TOY, ABOUT)
+    # A t interval of two seeds that are one point apart is 6.4 wide on either side; paired, they are not apart.
+    _, published, old, new, at, minus, steps = cells(page, "Optimizers", "PROFIT")
+    assert (published, old, new, at) == ("35.26 / 74.70", "70.5 ± 6.4", "50.0 ± 0.0", "70.5 ± 6.4")
+    # AdamW is at 50 % after 10 · 5/8 steps, at 90 - 40 · 5/8 = 65 %.
+    assert (minus, steps) == ("+5.0 ± 0.0", "10")
+    assert cells(page, "Optimizers", "AdamW")[1:] == [
+        "34.64 / 73.11",
+        "50.5 ± 6.4",
+        "80.0 ± 0.0",
+        "65.5 ± 6.4",
+        "",
+        "6",
+    ]
+
+
+def test_what_does_not_reach_the_level_is_shown_as_not_reached():
+    page = report.markdown(BASE, outcomes(), TOY, ABOUT)
+    assert cells(page, "Optimizers", "PROFIT lagged")[4:] == ["not reached by 2 of 2 seeds", "", ""]
+
+
+def test_ablations_stand_below_what_they_change():
+    page = report.markdown(BASE, outcomes(), TOY, ABOUT)
+    ratio = page.split("## Main rate divided by reference rate (Table 9)")[1]
+    assert ratio.index("| PROFIT |") < ratio.index("| PROFIT, ratio 100 | 35.16 / 74.45 |")
+    assert "Reference steps" not in page
+
+
+def test_titles_say_so_where_the_old_model_is_not_converged():
+    page = report.markdown(BASE, outcomes(), TOY, ABOUT)
+    assert "not converged" not in page
+    page = report.markdown(BASE._replace(accuracy=0.79), outcomes(), TOY, ABOUT)
+    titles = [line for line in page.splitlines() if line.startswith("#")]
+    assert len(titles) == 3
+    assert all(line.endswith(": not converged") for line in titles)
+
+
+def test_the_page_says_how_many_of_the_tried_settings_reached_the_level():
+    first, *others = outcomes()
+    tried = [run_of("AdamW", rate, [0.9, 0.5], [0.0, new]) for rate, new in ((1e-3, 0.5), (3e-3, 0.49), (1e-2, 0.6))]
+    page = report.markdown(BASE, [first._replace(tried=tried), *others], TOY, ABOUT)
+    assert "AdamW rate 1e-3 (out of 1e-3, 3e-3, 1e-2; 2 reached the level)" in page
+    assert "PROFIT, ratio 100 rate 1e-3 (as profit)" in page
