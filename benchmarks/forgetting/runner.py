@@ -261,12 +261,11 @@ def _compiled(task: Task, method: Method, setting: _Setting, inputs: _Inputs) ->
         return _State(params, jax.vmap(method.optimizer(setting).init)(params), jnp.int32(0))
 
     state = init(task.params, setting)
-    make = _advance_in_loop if task.in_loop else _advance_one_by_one
-    return init, make(task, method, state, setting, inputs), kept
+    return init, _advance(task, method, state, setting, inputs), kept
 
 
-def _advance_in_loop(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:
-    """All seeds by `n_steps` steps, their scores there, and the means of the metrics over these steps: one program."""
+def _advance(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:
+    """The program that takes all seeds `n_steps` steps on, to their scores there and the metrics' means over these."""
     one_step = _step_fn(task, method)
 
     @jax.jit
@@ -278,24 +277,6 @@ def _advance_in_loop(task: Task, method: Method, state: _State, setting: _Settin
         return state, _evaluate(task, method, state, inputs), _means(sums, n_steps)
 
     return advance.lower(state, setting, jnp.int32(0), inputs).compile()
-
-
-def _advance_one_by_one(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:
-    """The same, with a call of the compiled program for every step."""
-    carry = state, _no_metrics(method, state)
-    one_step = jax.jit(_step_fn(task, method), donate_argnums=0).lower(carry, setting, inputs).compile()
-    evaluate = jax.jit(functools.partial(_evaluate, task, method)).lower(state, inputs).compile()
-
-    def advance(
-        state: _State, setting: _Setting, n_steps: jax.Array, inputs: _Inputs
-    ) -> tuple[_State, Scores, _Metrics]:
-        carry = state, _no_metrics(method, state)
-        for _ in range(int(n_steps)):
-            carry = one_step(carry, setting, inputs)
-        state, sums = carry
-        return state, evaluate(state, inputs), _means(sums, n_steps)
-
-    return advance
 
 
 def _step_fn(task: Task, method: Method) -> _StepFn:

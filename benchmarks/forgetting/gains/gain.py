@@ -49,6 +49,12 @@ class Gain(NamedTuple):
     cosine: float
     gradients: float | None
 
+    @property
+    def value(self) -> float | str:
+        """What the factor was set to."""
+        value: float | str = getattr(self.point, self.factor)
+        return value
+
 
 def level(new_at_start: float, old_at_start: float) -> float:
     """What is asked of the new task: fixed by the old model alone, before anything is fine-tuned."""

@@ -40,8 +40,6 @@ class Task(NamedTuple):
       old_batch: as `batch`, for the old task, or None where no method asks for old data.
       is_head: `is_head(path)` tells whether the parameter at that path belongs to the last layer.
       fresh_head: whether the last layer is a new one, which has nothing to be kept.
-      in_loop: whether steps run in a loop within the compiled program. On CPUs XLA takes many times longer for the
-        gradients of convolutions in a loop (JAX's issue 12868).
       together: whether seeds are trained at once, as one batched program. Convolutions are faster one after the other.
     """
 
@@ -58,7 +56,6 @@ class Task(NamedTuple):
     old_batch: Callable[[Any, jax.Array, jax.Array], Any] | None = None
     is_head: Callable[[KeyPath], bool] = lambda path: False
     fresh_head: bool = False
-    in_loop: bool = True
     together: bool = True
 
     def is_fresh(self, path: KeyPath) -> bool:
