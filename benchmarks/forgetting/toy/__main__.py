@@ -35,7 +35,7 @@ class Defaults(NamedTuple):
     pixels: int
 
 
-FULL = Defaults(tuple(ACTIVATIONS), (1, 4, 16, 64, 256), (10, 300, 10_000), 1, 5, 1_500, Size(), 141)
+FULL = Defaults(tuple(ACTIVATIONS), (4, 16, 64, 256), (10, 300, 10_000), 1, 5, 1_500, Size(), 141)
 QUICK = Defaults(("relu",), (8,), (10, 100), 2, 2, 10, Size(200, 50, 16, 20, 16), 11)
 
 
