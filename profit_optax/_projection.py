@@ -205,4 +205,19 @@ def _widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 def _scaled(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None) -> jax.Array:
     wide = _widen(x, dtype)
-    return wide if factor is None else factor * wide
+    if factor is None:
+        return wide
+    scaled = factor * wide
+    if jnp.iscomplexobj(scaled):
+        return lax.complex(_within_range(scaled.real), _within_range(scaled.imag))
+    return _within_range(scaled)
+
+
+def _within_range(x: jax.Array) -> jax.Array:
+    """`x` itself, or what overflowed at the end of its range: the sums of its squares still do overflow.
+
+    Where XLA knows a factor s, because it knows Δ or g, it would make Δ Δ s² of (s Δ)(s Δ), whose s² overflows, and NaN
+    of Δ = 0. It multiplies nothing through a bound.
+    """
+    largest = float(jnp.finfo(x.dtype).max)
+    return jnp.clip(x, -largest, largest)

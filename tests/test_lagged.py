@@ -242,3 +242,12 @@ def test_it_takes_no_branch_without_warm_up():
 def test_it_refuses_options_that_make_no_sense(options, error, message):
     with pytest.raises(error, match=message):
         profit_lagged(optax.sgd(0.1), optax.sgd(0.1), **options)
+
+
+def test_init_and_the_first_step_may_be_one_program():
+    # There XLA knows that the displacement is 0.
+    tx = profit_lagged(optax.sgd(1.0), optax.sgd(0.25))
+    grads = jnp.array([1.0, -2.0])
+    updates, state = jax.jit(lambda p, g: tx.update(g, tx.init(p), p))(jnp.ones(2), grads)
+    np.testing.assert_array_equal(updates, -1.25 * grads)
+    assert all(np.all(np.isfinite(x)) for x in jax.tree.leaves(state))

@@ -221,6 +221,24 @@ def test_zeros_leave_the_gradient_as_it_is(g, delta):
     assert not metrics.conflict
 
 
+@pytest.mark.parametrize("scale", [0.0, 1e-30, 1.0, 1e30])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.complex64])
+def test_what_the_compiler_knows_makes_no_difference(scale, dtype):
+    # XLA computes with constants before it runs: a factor that it knows must not be squared, which overflows.
+    g = jnp.asarray([1.0, -2.0, 3.0], dtype)
+    known = scale * np.asarray([-1.0, 2.0, 1.0], np.dtype(dtype))
+    given = jax.jit(orthogonalize)
+    for function, arguments in (
+        (lambda g: orthogonalize(g, jnp.asarray(known)), (g, known)),
+        (lambda d: orthogonalize(jnp.asarray(known), d), (known, g)),
+    ):
+        (free,) = (x for x in arguments if x is g)
+        found, expected = jax.jit(function)(free), given(*map(jnp.asarray, arguments))
+        for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert np.all(np.isfinite(x))
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5 * float(scale or 1))
+
+
 @pytest.mark.parametrize("tree", [{}, (), None, {"a": None}, {"a": np.zeros((0, 3), np.float32)}], ids=str)
 def test_trees_without_entries_give_zero_metrics(tree):
     result, metrics = project(tree, tree)
