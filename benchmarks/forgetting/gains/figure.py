@@ -21,7 +21,7 @@ def plot(path: Path, gains: Sequence[Gain], found: Sequence[Prediction], n_seeds
     """Draw the map as a PNG."""
     factors = [factor for factor in FACTORS if any(each.factor == factor for each in gains)]
     n_panels = len(factors) + 1
-    columns = min(4, n_panels)
+    columns = min(3, n_panels)
     rows = -(-n_panels // columns)
     figure = Figure(figsize=(4.1 * columns, 3.9 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -29,14 +29,14 @@ def plot(path: Path, gains: Sequence[Gain], found: Sequence[Prediction], n_seeds
         _draw_factor(axis, [each for each in gains if each.factor == factor], factor)
     _draw_prediction(axes[len(factors)], gains, found)
     for axis in axes[n_panels:]:
-        axis.set_axis_off()
+        figure.delaxes(axis)
     figure.suptitle(
-        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone, at equal new accuracy"
-        f" and equal gradients a step\n(means over {n_seeds} paired seeds, 95 % intervals; × not reached; dotted: the"
+        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone,\nat equal new accuracy"
+        f" and equal gradients a step (means over {n_seeds} paired seeds, 95 % intervals;\n× not reached; dotted: the"
         " centre of the map)"
     )
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=4, frameon=False)
+    figure.legend(named.values(), named, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=130)
 
 
@@ -90,8 +90,7 @@ def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, lower
     )
     lost = [places[each.value] for each in gains if each.gain is None]
     height = -0.02 if lower else 0.03
-    axis.plot(lost, np.full(len(lost), height + 0.04), "x", color=colour, transform=axis.get_xaxis_transform(),
-              clip_on=False, markersize=7 if lower else 5)  # fmt: skip
+    _mark(axis, lost, height + 0.04, colour, size=7 if lower else 5)
 
 
 def _draw_prediction(axis: Axes, gains: Sequence[Gain], found: Sequence[Prediction]) -> None:
@@ -102,11 +101,18 @@ def _draw_prediction(axis: Axes, gains: Sequence[Gain], found: Sequence[Predicti
             [each.cosine for each in kept], [100 * each.gain.mean for each in kept if each.gain], color=colour,
             marker=_MARKERS[form], s=18, alpha=0.8,
         )  # fmt: skip
-        axis.plot([each.cosine for each in lost], np.full(len(lost), 0.02), "x", color=colour,
-                  transform=axis.get_xaxis_transform())  # fmt: skip
+        _mark(axis, [each.cosine for each in lost], 0.02, colour, size=6)
     axis.axhline(0, color="0.4", linewidth=1)
     correlations = [f"{each.form} {each.rank_correlation:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in found]
     axis.set_title("\n".join(["rank correlation", *correlations]) if found else "", fontsize="small")
     axis.set_xlabel(f"mean cosine over the first {EARLY} steps")
     axis.set_ylabel("gain (points)")
     axis.grid(alpha=0.25)
+
+
+def _mark(axis: Axes, x: Sequence[float], height: float, colour: str, size: float) -> None:
+    """Crosses for what was not reached, at a height in shares of the panel's."""
+    if x:
+        heights = np.full(len(x), height)
+        (crosses,) = axis.plot(x, heights, "x", color=colour, markersize=size, transform=axis.get_xaxis_transform())
+        crosses.set_in_layout(False)
