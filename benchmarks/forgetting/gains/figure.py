@@ -31,8 +31,8 @@ def plot(path: Path, gains: Sequence[Gain], found: Sequence[Prediction], n_seeds
     for axis in axes[n_panels:]:
         figure.delaxes(axis)
     figure.suptitle(
-        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone,\nat equal new accuracy"
-        f" and equal gradients a step (means over {n_seeds} paired seeds, 95 % intervals;\n× not reached; dotted: the"
+        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone,\nat equal new"
+        f" accuracy and equal gradients a step (means over {n_seeds} paired seeds, 95 % intervals;\n× not reached; dotted: the"
         " centre of the map)"
     )
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
