@@ -31,9 +31,9 @@ def plot(path: Path, gains: Sequence[Gain], found: Sequence[Prediction], n_seeds
     for axis in axes[n_panels:]:
         figure.delaxes(axis)
     figure.suptitle(
-        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone,\nat equal new"
-        f" accuracy and equal gradients a step (means over {n_seeds} paired seeds, 95 % intervals;\n× not reached; dotted: the"
-        " centre of the map)"
+        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone,\n"
+        f"at equal new accuracy and equal gradients a step (means over {n_seeds} paired seeds, 95 % intervals;\n"
+        "× not reached; dotted: the centre of the map)"
     )
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named, loc="outside lower center", ncols=2, frameon=False)
