@@ -152,7 +152,14 @@ def _inner_products(gradient: chex.ArrayTree, displacement: chex.ArrayTree, axis
     plain = products()
     size = sum(g.size * math.prod(map(lax.axis_size, names)) for (_, g), names in zip(pairs, axes, strict=True))
     s, t = (_power_of_two(square, size) for square in (plain.square, plain.gradient_square))
-    return lax.cond((s == 1) & (t == 1), lambda: plain, lambda: products(s, t))
+
+    def rescaled() -> _InnerProducts:
+        # Where XLA knows that Δ is 0, it makes Δ Δ s² of (s Δ)(s Δ), and NaN, since s² overflows: 0 is right.
+        found = products(s, t)
+        lost = jnp.isnan(sum(found[:3])) & jnp.isfinite(sum(plain[:3]))
+        return jax.tree.map(lambda x, y: jnp.where(lost, x, y), plain, found)
+
+    return lax.cond((s == 1) & (t == 1), lambda: plain, rescaled)
 
 
 def _power_of_two(square: jax.Array, size: int) -> jax.Array:
@@ -205,19 +212,4 @@ def _widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
 
 def _scaled(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None) -> jax.Array:
     wide = _widen(x, dtype)
-    if factor is None:
-        return wide
-    scaled = factor * wide
-    if jnp.iscomplexobj(scaled):
-        return lax.complex(_within_range(scaled.real), _within_range(scaled.imag))
-    return _within_range(scaled)
-
-
-def _within_range(x: jax.Array) -> jax.Array:
-    """`x` itself, or what overflowed at the end of its range: the sums of its squares still do overflow.
-
-    Where XLA knows a factor s, because it knows Δ or g, it would make Δ Δ s² of (s Δ)(s Δ), whose s² overflows, and NaN
-    of Δ = 0. It multiplies nothing through a bound.
-    """
-    largest = float(jnp.finfo(x.dtype).max)
-    return jnp.clip(x, -largest, largest)
+    return wide if factor is None else factor * wide
