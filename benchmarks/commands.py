@@ -1,9 +1,10 @@
-"""What the benchmarks' commands have in common: output folders, progress bars, versions, and what JSON can hold."""
+"""What the benchmarks' commands have in common: options, folders, progress, versions, tables, what JSON can hold."""
 
+import contextlib
 import math
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,28 @@ def or_quick(full: Any, quick: Any) -> str:
     return f"{full}; with --quick {quick}"
 
 
+def parse_names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
+    """A parser of names out of a list, separated by commas."""
+    choices = list(known)
+
+    def parse(text: str) -> tuple[str, ...]:
+        names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+        unknown = [name for name in names if name not in choices]
+        if unknown:
+            raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(choices)}.")
+        return names
+
+    return parse
+
+
+def parse_counts(text: str) -> tuple[int, ...]:
+    """Positive whole numbers, separated by commas, as an increasing sequence."""
+    parts = text.split(",")
+    if not all(part.isdecimal() and int(part) > 0 for part in parts):
+        raise typer.BadParameter(f"{text!r} is not a list of positive whole numbers such as 1,3.")
+    return tuple(sorted({int(part) for part in parts}))
+
+
 def make_folder(path: Path) -> None:
     """Make the output folder, or end the command with the reason why it cannot be one."""
     try:
@@ -27,6 +50,16 @@ def make_folder(path: Path) -> None:
         raise typer.BadParameter(f"{path} cannot be a folder: {error.strerror}.", param_hint="--output") from None
     if not os.access(path, os.W_OK):
         raise typer.BadParameter(f"{path} cannot be written to.", param_hint="--output")
+
+
+@contextlib.contextmanager
+def ending_with(*errors: type[Exception]) -> Iterator[None]:
+    """Ends the command with what an error of one of these kinds says, in place of a traceback."""
+    try:
+        yield
+    except errors as error:
+        typer.echo(f"Error: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 def progress_bar() -> Progress:
@@ -38,6 +71,12 @@ def progress_bar() -> Progress:
         TimeElapsedColumn(),
     )
     return Progress(*columns, console=Console(stderr=True))
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a Markdown table, whose first is its head."""
+    head, *body = (f"| {' | '.join(line)} |" for line in lines)
+    return [head, "|---" * len(lines[0]) + "|", *body]
 
 
 def versions(packages: Iterable[str]) -> dict[str, str]:

@@ -9,11 +9,10 @@ import jax
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, or_quick, progress_bar
+from benchmarks.commands import make_folder, or_quick, parse_counts, parse_names, progress_bar
 from benchmarks.cost.cases import sizes
 from benchmarks.cost.catalogue import CASES, CHOICES, EAGER, chosen
-from benchmarks.cost.measure import Plan, measure, units
-from benchmarks.cost.options import UNOPTIMIZED, parse_counts, parse_names
+from benchmarks.cost.measure import UNOPTIMIZED, Plan, measure, units
 from benchmarks.cost.report import Result, environment, markdown, plot, write_json
 from benchmarks.cost.summary import goal_compilations, goals, summarize
 

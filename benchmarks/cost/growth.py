@@ -21,13 +21,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from rich.console import Console
 
-from benchmarks.commands import make_folder, plain, progress_bar
+from benchmarks.commands import make_folder, markdown_table, parse_counts, plain, progress_bar
 from benchmarks.cost.cases import Case, tree_bytes
 from benchmarks.cost.cases.mlp import perceptron
 from benchmarks.cost.catalogue import by_name
-from benchmarks.cost.measure import program, time_steps
-from benchmarks.cost.options import UNOPTIMIZED, parse_counts
-from benchmarks.cost.report import environment, headline, show, table
+from benchmarks.cost.measure import UNOPTIMIZED, program, time_steps
+from benchmarks.cost.report import environment, headline, show
 from benchmarks.cost.stepper import lower_step, prepare
 from benchmarks.cost.summary import Interval, exact, interval
 
@@ -253,7 +252,7 @@ def markdown(found: Sequence[Curve], about: dict[str, Any]) -> str:
             [f"{size:,}", *(show(curve.values[arm][i], ".3g") for arm in arms), show(curve.expected[i], ".3g")]
             for i, size in enumerate(curve.sizes)
         ]
-        lines += ["", f"## {curve.title} with {curve.x}", "", *table([[curve.x, *arms, curve.line], *rows])]
+        lines += ["", f"## {curve.title} with {curve.x}", "", *markdown_table([[curve.x, *arms, curve.line], *rows])]
     return "\n".join([*lines, "", _NOTE, ""])
 
 

@@ -14,6 +14,9 @@ from benchmarks.cost.cases import Case
 from benchmarks.cost.catalogue import EAGER
 from benchmarks.cost.stepper import Stepper, compile_step, prepare
 
+# For quick runs, half of which would otherwise go into optimizing programs that run once or twice.
+UNOPTIMIZED = {"xla_backend_optimization_level": 0}
+
 
 class Program(NamedTuple):
     """What XLA says about a program. A loop's body counts once in the last two, however often it runs.

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.commands import plain, versions
+from benchmarks.commands import markdown_table, plain, versions
 from benchmarks.cost.cases import Case, Sizes
 from benchmarks.cost.measure import Measured
 from benchmarks.cost.summary import Goal, Interval, Row
@@ -100,7 +100,7 @@ def goal_table(goals: Sequence[Goal]) -> list[str]:
     for goal, arm in dict.fromkeys((goal.goal, goal.arm) for goal in goals):
         cells = [found.get((goal, arm, case)) for case in cases]
         lines.append([goal, arm, *(_verdict(cell) if cell else "" for cell in cells)])
-    return table(lines)
+    return markdown_table(lines)
 
 
 def write_json(path: Path, results: Sequence[Result], about: dict[str, Any]) -> None:
@@ -163,12 +163,6 @@ def show(value: Interval | float | None, form: str = ".2f") -> str:
     return f"{value.median:{form}} [{value.low:{form}}, {value.high:{form}}]"
 
 
-def table(lines: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table, whose first line is its head."""
-    head, *body = (f"| {' | '.join(line)} |" for line in lines)
-    return [head, "|---" * len(lines[0]) + "|", *body]
-
-
 def _case_section(result: Result) -> list[str]:
     sizes = result.sizes
     trained = "" if sizes.trained == sizes.params else f", of which {_mega(sizes.trained)} MB are trained"
@@ -180,7 +174,7 @@ def _case_section(result: Result) -> list[str]:
         f"P = {_mega(sizes.params)} MB of parameters{trained}; batch of {result.case.batch};"
         f" {_mega(sizes.activations)} MB of activations.",
         "",
-        *table([head, *(_cells(row) for row in result.rows)]),
+        *markdown_table([head, *(_cells(row) for row in result.rows)]),
     ]
 
 

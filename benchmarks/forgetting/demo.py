@@ -9,7 +9,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, or_quick, progress_bar
+from benchmarks.commands import ending_with, make_folder, or_quick, progress_bar
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.profit import profit
@@ -116,11 +116,8 @@ def main(
     methods = (adamw(), adamw(n_ref + 1), profit(n_ref), profit_lagged())
     trials = at_rates(methods, rates, steps, EVALUATIONS, ratio=ratio)
     make_folder(output)
-    try:
+    with ending_with(digits.NotConvergedError):
         base, runs = _measure(trials, batch, n_seeds, angle)
-    except digits.NotConvergedError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
     rows = summarize(runs, LEVEL, methods[0].name)
     plot(output / "demo.png", by_rate(runs), LEVEL, f"digits rotated by {angle:g} degrees")
     about = {

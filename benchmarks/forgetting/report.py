@@ -16,9 +16,9 @@ from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from benchmarks.commands import plain, versions
+from benchmarks.commands import markdown_table, plain, versions
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import Interval, Row, crossing, interval, percent, short_rate
+from benchmarks.forgetting.summary import Row, crossing, interval, percent, plus_minus, short_rate
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart; line styles and markers tell them apart in grey.
 _STYLES = (
@@ -59,9 +59,9 @@ def markdown(rows: Sequence[Row], level: float, baseline: str, reached: Mapping[
     """
     head = ("method", "rate", "else", "old (%)", f"minus {baseline}", "steps", "grads", "s", "cosine", "reached")
     order = sorted(rows, key=lambda row: -np.inf if row.old is None else row.old.mean, reverse=True)
-    lines = [head, ("---",) * len(head), *(_line(row, reached[row.method]) for row in order)]
+    lines = markdown_table([head, *(_line(row, reached[row.method]) for row in order)])
     title = f"Old accuracy where the new accuracy first reaches {percent(level)} %\n\n"
-    return title + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+    return title + "\n".join(lines) + "\n"
 
 
 def _line(row: Row, reached: str) -> tuple[str, ...]:
@@ -135,16 +135,12 @@ def _cells(row: Row) -> tuple[str, ...]:
         return row.method, f"not reached: {row.seeds - row.reached} of {row.seeds} seeds", "", "", "", cosine
     return (
         row.method,
-        _plus_minus(row.old, ".1f"),
-        _plus_minus(row.difference, "+z.1f") if row.difference else "",
+        plus_minus(row.old),
+        plus_minus(row.difference, "+z.1f"),
         f"{row.steps:.0f}",
         f"{row.gradients:.0f}",
         cosine,
     )
-
-
-def _plus_minus(value: Interval, form: str) -> str:
-    return f"{100 * value.mean:{form}} ± {100 * (value.high - value.mean):.1f}"
 
 
 def _draw(panel: Axes, run: Run, level: float, style: tuple[str, str, str]) -> None:

@@ -114,6 +114,11 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.4g}"
 
 
+def plus_minus(value: Interval | None, form: str = ".1f") -> str:
+    """A mean in percent ± half of its interval; nothing where there is none."""
+    return f"{100 * value.mean:{form}} ± {100 * (value.high - value.mean):.1f}" if value else ""
+
+
 def short_rate(rate: float) -> str:
     """A rate as people write it: 1e-4, 2.5e-3."""
     return np.format_float_scientific(rate, precision=3, trim="-", exp_digits=1)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from benchmarks.commands import progress_bar
+from benchmarks.commands import ending_with, progress_bar
 from benchmarks.forgetting.demo import ANGLE, BATCH, EVALUATIONS, FULL, LEVEL, RATIO
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adamw import adamw
@@ -44,7 +44,8 @@ def main(choice: Annotated[Choice, typer.Argument(help="What to vary.")]) -> Non
     """Run the form and its variants and print old accuracies at equal new accuracy, with differences to the form."""
     methods = _METHODS[choice]()
     task = digits.rotated_digits(range(FULL.seeds), angle=ANGLE)
-    digits.check_converged(digits.old_accuracies(task))
+    with ending_with(digits.NotConvergedError):
+        digits.check_converged(digits.old_accuracies(task))
     trials = at_rates(methods, FULL.rates, FULL.steps, EVALUATIONS, ratio=RATIO)
     with progress_bar() as progress:
         total = sum(int(trial.steps[-1]) * trial.method.gradients for trial in trials) * FULL.seeds

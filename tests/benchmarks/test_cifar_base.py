@@ -85,12 +85,32 @@ def test_the_parameters_kept_are_those_of_the_lowest_held_out_loss(archive, tmp_
     np.testing.assert_allclose(loss, losses.min(), rtol=1e-5)
 
 
-def test_training_ends_when_the_held_out_loss_has_no_new_minimum_for_so_many_epochs(archive, tmp_path):
+def test_training_ends_when_the_held_out_loss_has_not_fallen_for_so_many_epochs(archive, tmp_path):
     still = train_base(RECIPE._replace(rate=0.0, epochs=9, patience=2), archive, tmp_path)
     assert (still.epochs, still.flat) == (3, True)
     assert len(still.history) == 3
     # The model stands still, and every epoch draws and augments its batches anew.
     assert len(set(still.history[:, 0])) == 3
+
+
+@pytest.mark.parametrize(("losses", "flat"), [([3, 2, 1.985], True), ([3, 2, 1.97], False), ([2, 1.97], False)])
+def test_a_loss_that_falls_by_less_than_a_hundredth_is_flat(losses, flat):
+    history = np.full((9, 3), np.nan)
+    history[: len(losses), 1] = losses
+    assert base._is_flat(RECIPE._replace(patience=1), len(losses), history) == flat
+    assert not base._is_flat(RECIPE._replace(patience=None), len(losses), history)
+
+
+def test_without_patience_all_epochs_are_trained_and_the_last_parameters_kept(archive, tmp_path):
+    recipe = RECIPE._replace(rate=0.3, epochs=6, patience=None)
+    trained = train_base(recipe, archive, tmp_path)
+    losses = trained.history[:, 1]
+    assert len(losses) == 6
+    assert np.argmin(losses) < 5, "choose a rate at which the last epoch is not the best"
+    _, held_out = base._split(archive.train, RECIPE.seed)
+    outputs = logits(cifar_toy.Backbone(jnp.float32), trained.params, jnp.asarray(held_out.pixels))
+    loss = jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, held_out.labels))
+    np.testing.assert_allclose(loss, losses[-1], rtol=1e-5)
 
 
 def test_a_run_that_is_still_improving_is_not_flat(unbroken):

@@ -253,6 +253,13 @@ def test_ablations_stand_below_what_they_change():
     assert "Reference steps" not in page
 
 
+def test_the_page_says_which_parameters_of_the_old_model_were_kept():
+    page = report.markdown(BASE, outcomes(), TOY, ABOUT)
+    assert f"those with the lowest held-out loss, which was flat for {TOY.base.patience} epochs" in page
+    page = report.markdown(BASE, outcomes(), TOY._replace(base=TOY.base._replace(patience=None)), ABOUT)
+    assert "kept are the last parameters" in page
+
+
 def test_titles_say_so_where_the_old_model_is_not_converged():
     page = report.markdown(BASE, outcomes(), TOY, ABOUT)
     assert "not converged" not in page

@@ -12,7 +12,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, progress_bar
+from benchmarks.commands import ending_with, make_folder, progress_bar
 from benchmarks.forgetting.cifar.archives import Archive, ArchiveError, cifar10, cifar100
 from benchmarks.forgetting.cifar.arms import arms
 from benchmarks.forgetting.cifar.base import Base, OtherRecipeError, train_base
@@ -72,15 +72,12 @@ def main(
     setup = _setup(network, base_epochs, rate, level=level, steps=steps, tune_gradients=tune_gradients, batch=batch,
                    train_images=train_images, test_images=test_images, evaluations=evaluations)  # fmt: skip
     make_folder(output)
-    # Seeds are trained one after the other, with the same programs.
+    # A killed command that is given again compiles nothing again.
     jax.config.update("jax_compilation_cache_dir", str((output / "compiled").absolute()))
-    try:
+    with ending_with(ArchiveError, OtherRecipeError):
         old = cifar10(data, base_images)
         new = None if base_only else cifar100(data, setup.train_images)
         base = _base(setup, old, output)
-    except (ArchiveError, OtherRecipeError) as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
     typer.echo(
         f"Old model: {100 * base.accuracy:.2f} % of CIFAR-10's test images after {base.epochs} epochs;"
         f" held-out loss {'flat' if base.flat else 'not flat'}{'' if base.converged else '; not converged'}."

@@ -125,7 +125,7 @@ class TransformerBlock(nn.Module):
 
 # From the dtype to compute in to a backbone.
 NETWORKS: Mapping[str, Callable[[Any], nn.Module]] = {
-    "small": lambda dtype: ResNet((32, 64, 128), (0, 1, 1), stem_stride=2, dtype=dtype),
+    "small": lambda dtype: ResNet((48, 96, 192), (0, 1, 1), stem_stride=2, dtype=dtype),
     "resnet18": lambda dtype: ResNet((64, 128, 256, 512), (2, 2, 2, 2), stem_stride=1, dtype=dtype),
     "vit_tiny": lambda dtype: ViT(192, heads=3, depth=12, dtype=dtype),
     "vit_small": lambda dtype: ViT(384, heads=6, depth=12, dtype=dtype),

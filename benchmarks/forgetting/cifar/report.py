@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import plain
+from benchmarks.commands import markdown_table, plain
 from benchmarks.forgetting.cifar import paper
 from benchmarks.forgetting.cifar.arms import BASELINE
 from benchmarks.forgetting.cifar.base import Base
 from benchmarks.forgetting.cifar.measure import TUNING_SEED, Outcome
 from benchmarks.forgetting.cifar.setups import Setup
 from benchmarks.forgetting.report import plot
-from benchmarks.forgetting.summary import Interval, crossing, difference, interval, percent, short_rate
+from benchmarks.forgetting.summary import crossing, difference, interval, percent, plus_minus, short_rate
 
 # Title of each table, and the arm beside which ablations stand.
 _TABLES = {
@@ -63,6 +63,8 @@ def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
     recipe, seeds = setup.base, about["seeds"]
     paper_name, _ = paper.figures(recipe.network)
     flat = f"flat for {recipe.patience} epochs" if base.flat else "not flat yet"
+    lowest = f"those with the lowest held-out loss, which was {flat}"
+    kept = "the last parameters" if recipe.patience is None else lowest
     epochs = setup.steps * setup.batch / setup.train_images
     decay = f", falling to a hundredth over {recipe.decay_epochs}" if recipe.decay_epochs else ""
     return [
@@ -71,7 +73,7 @@ def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
         f" {about['dtype']}.",
         f"Old model: {about['parameters']:,} parameters, {100 * base.accuracy:.2f} % of CIFAR-10's test images (the"
         f" paper's {paper_name}: {paper.BASES[paper_name]} %). Adam at {short_rate(recipe.rate)}{decay}, batch"
-        f" {recipe.batch}, {base.epochs} epochs of at most {recipe.epochs}; the held-out loss was {flat}.",
+        f" {recipe.batch}, {base.epochs} epochs of at most {recipe.epochs}; kept are {kept}.",
         f"Fine-tuning: {setup.steps} main steps for every arm, each gradient on {setup.batch} images, so {epochs:.1f}"
         f" epochs of {setup.train_images:,} training images at one gradient a step. PROFIT takes n_ref + 1 gradients a"
         f" step, and AdamW x2 averages two, as many as PROFIT with one reference step. Accuracies in %, on the first"
@@ -99,34 +101,29 @@ def _section(table: str, outcomes: Sequence[Outcome], base: Base, setup: Setup) 
         return ""
     head = [cell.format(level=percent(setup.level)) for cell in _HEAD]
     baseline = next((outcome for outcome in outcomes if outcome.arm.key == BASELINE), None)
-    lines = [head, ["---"] * len(head), *(_line(outcome, baseline, setup) for outcome in shown)]
+    lines = markdown_table([head, *(_line(outcome, baseline, setup) for outcome in shown)])
     name, _ = _TABLES[table]
     converged = "" if base.converged else ": not converged"
-    return "\n".join([f"## {name}{converged}", "", *(f"| {' | '.join(cells)} |" for cells in lines)])
+    return "\n".join([f"## {name}{converged}", "", *lines])
 
 
 def _line(outcome: Outcome, baseline: Outcome | None, setup: Setup) -> list[str]:
     run, (_, figures) = outcome.run, paper.figures(setup.base.network)
     published = "{:.2f} / {:.2f}".format(*figures[outcome.arm.key]) if outcome.arm.key in figures else ""
-    ends = [_plus_minus(interval(values[:, -1]), ".1f") for values in (run.old, run.new)]
+    ends = [plus_minus(interval(values[:, -1])) for values in (run.old, run.new)]
     at = crossing(run, setup.level)
     missing = int(np.isnan(at.old).sum())
     if missing:
         return [run.method, published, *ends, f"not reached by {missing} of {len(at.old)} seeds", "", ""]
     gap = difference(run, baseline.run, setup.level) if baseline and baseline is not outcome else None
-    difference_cell = _plus_minus(gap, "+z.1f") if gap else ""
     return [
         run.method,
         published,
         *ends,
-        _plus_minus(interval(at.old), ".1f"),
-        difference_cell,
+        plus_minus(interval(at.old)),
+        plus_minus(gap, "+z.1f"),
         f"{at.steps.mean():.0f}",
     ]
-
-
-def _plus_minus(value: Interval | None, form: str) -> str:
-    return f"{100 * value.mean:{form}} ± {100 * (value.high - value.mean):.1f}" if value else ""
 
 
 def _tuning(outcomes: Sequence[Outcome], setup: Setup) -> str:

@@ -6,19 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
 import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, or_quick, plain, progress_bar
+from benchmarks.commands import make_folder, markdown_table, or_quick, parse_names, plain, progress_bar
 from benchmarks.forgetting.gains.figure import plot
 from benchmarks.forgetting.gains.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
 from benchmarks.forgetting.gains.points import CENTRE, FACTORS, MAINS, RATES, Point, methods, points, task
 from benchmarks.forgetting.report import environment
-from benchmarks.forgetting.runner import Run, Trial, geometrically, run_all
-from benchmarks.forgetting.summary import short_rate
-from benchmarks.forgetting.tasks import Scores, Task
+from benchmarks.forgetting.runner import Trial, geometrically, run_all
+from benchmarks.forgetting.summary import plus_minus, short_rate
+from benchmarks.forgetting.tasks import start_scores
 
 SEEDS, QUICK_SEEDS = 10, 2
 # Gradients of a run at most at AdamW's lowest rate, three times what PROFIT needs at the centre.
@@ -28,8 +27,14 @@ EVALUATIONS = 60
 
 def main(
     factors: Annotated[
-        str, typer.Option(metavar="FACTOR,FACTOR,...", help="What to vary.", show_default=True)
-    ] = ",".join(FACTORS),
+        Any,
+        typer.Option(
+            parser=parse_names(FACTORS),
+            metavar="FACTOR,FACTOR,...",
+            help="What to vary.",
+            show_default=",".join(FACTORS),
+        ),
+    ] = None,
     seeds: Annotated[
         int | None, typer.Option(min=2, help="Paired seeds.", show_default=or_quick(SEEDS, QUICK_SEEDS))
     ] = None,
@@ -40,13 +45,9 @@ def main(
 ) -> None:
     """Measure what PROFIT and its lagged form gain on the digits task, one factor varied at a time."""
     begin = time.perf_counter()
-    named = list(dict.fromkeys(name.strip() for name in factors.split(",")))
-    unknown = [name for name in named if name not in FACTORS]
-    if unknown:
-        raise typer.BadParameter(f"{unknown} are none of {', '.join(FACTORS)}.", param_hint="--factors")
     make_folder(output)
     numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
-    places = [(factor, point) for factor in named for point in points(factor)]
+    places = [(factor, point) for factor in factors or FACTORS for point in points(factor)]
     gains: list[Gain] = []
     with progress_bar() as progress:
         bar = progress.add_task("", total=len(places))
@@ -69,30 +70,27 @@ def main(
 def _gains(factor: str, point: Point, seeds: Sequence[int], gradients: int, store: Path) -> list[Gain]:
     """The gains of both forms at one place, at every rate."""
     here, arms = task(point, seeds), methods(point)
-    start = _start(here)
+    start = start_scores(here)
     asked = level(float(np.mean(start.new)), float(np.mean(start.old)))
-    found = []
-    for rate in RATES:
-        longest = round(gradients * RATES[0] / rate)
-        own = rate * MAINS[point.main].scale
-        trials = [
-            Trial(
-                method,
-                method.setting(rate=own, ratio=point.ratio),
-                geometrically(max(1, longest // method.gradients), EVALUATIONS),
-                until=asked,
-            )
-            for method in arms.values()
-        ]
-        runs: dict[str, Run] = dict(zip(arms, run_all(here, trials, point.batch, store=store), strict=True))
-        # The lagged form takes no reference steps that could be varied.
-        forms = ("PROFIT",) if factor == "n_ref" else ("PROFIT", "lagged")
-        found += [gain(factor, point, own, form, runs, asked) for form in forms]
-    return found
-
-
-def _start(task: Task) -> Scores:
-    return jax.device_get(jax.jit(jax.vmap(task.evaluate, in_axes=(0, None, 0)))(task.params, task.data, task.held_out))
+    rates = [rate * MAINS[point.main].scale for rate in RATES]
+    places = [(name, rate) for rate in rates for name in arms]
+    trials = [
+        Trial(
+            arms[name],
+            arms[name].setting(rate=rate, ratio=point.ratio),
+            geometrically(max(1, round(gradients * rates[0] / rate) // arms[name].gradients), EVALUATIONS),
+            until=asked,
+        )
+        for name, rate in places
+    ]
+    runs = dict(zip(places, run_all(here, trials, point.batch, store=store), strict=True))
+    # The lagged form takes no reference steps that could be varied.
+    forms = ("PROFIT",) if factor == "n_ref" else ("PROFIT", "lagged")
+    return [
+        gain(factor, point, rate, form, {name: runs[name, rate] for name in arms}, asked)
+        for rate in rates
+        for form in forms
+    ]
 
 
 def _report(output: Path, gains: list[Gain], about: dict[str, Any]) -> None:
@@ -119,19 +117,15 @@ def _table(gains: Sequence[Gain]) -> list[str]:
             short_rate(each.rate),
             each.form,
             f"{100 * each.level:.1f}",
-            _points(each.gain),
-            _points(each.over_one),
+            plus_minus(each.gain, "+z.1f") or "not reached",
+            plus_minus(each.over_one, "+z.1f") or "not reached",
             f"{100 * each.reached:.0f} % (alone {100 * each.alone_reached:.0f} %)",
             "" if each.gradients is None else f"{each.gradients:.1f}",
             f"{each.cosine:+.2f}",
         )
         for each in gains
     ]
-    return [f"| {' | '.join(cells)} |" for cells in (head, ("---",) * len(head), *rows)]
-
-
-def _points(gain: Any) -> str:
-    return "not reached" if gain is None else f"{100 * gain.mean:+z.1f} ± {100 * (gain.high - gain.mean):.1f}"
+    return markdown_table([head, *rows])
 
 
 def _sentences(found: Sequence[Prediction], about: dict[str, Any]) -> str:

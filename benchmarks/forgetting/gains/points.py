@@ -5,9 +5,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.methods import Main, Method
 from benchmarks.forgetting.methods.adamw import alone
-from benchmarks.forgetting.methods.profit import Main, profit
+from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.tasks import Task, digits
 

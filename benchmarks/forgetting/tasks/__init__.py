@@ -61,3 +61,9 @@ class Task(NamedTuple):
     def is_fresh(self, path: KeyPath) -> bool:
         """Whether the parameter at that path is new, so that there is nothing of it to be kept."""
         return self.fresh_head and self.is_head(path)
+
+
+def start_scores(task: Task) -> Scores:
+    """Every seed's scores before it learns the new task, [seeds]."""
+    scores: Scores = jax.jit(jax.vmap(task.evaluate, in_axes=(0, None, 0)))(task.params, task.data, task.held_out)
+    return scores

@@ -14,7 +14,7 @@ import scipy.ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from benchmarks.forgetting.tasks import KeyPath, Scores, Task
+from benchmarks.forgetting.tasks import KeyPath, Scores, Task, start_scores
 
 HELD_OUT = 360
 N_TRAIN = 1797 - HELD_OUT
@@ -104,8 +104,7 @@ def transformed_digits(name: str, seeds: Sequence[int], transform: Transform, ba
 
 def old_accuracies(task: Task) -> np.ndarray:
     """Held-out accuracy of every seed's model on the old task, before it learns the new one."""
-    scores = jax.jit(jax.vmap(task.evaluate, in_axes=(0, None, 0)))(task.params, task.data, task.held_out)
-    return np.asarray(scores.old)
+    return np.asarray(start_scores(task).old)
 
 
 def check_converged(accuracies: np.ndarray) -> None:

@@ -10,8 +10,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, or_quick, progress_bar
-from benchmarks.cost.options import parse_counts, parse_names
+from benchmarks.commands import make_folder, or_quick, parse_counts, parse_names, progress_bar
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks.toy import ACTIVATIONS, Size, truth
 from benchmarks.forgetting.toy.picture import draw, grid

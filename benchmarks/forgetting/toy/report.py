@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import plain
-from benchmarks.cost.report import table as markdown_table
+from benchmarks.commands import markdown_table, plain
 from benchmarks.forgetting.summary import interval
 from benchmarks.forgetting.toy.paper import BEFORE, NEAR, TABLE, Errors, constant_errors, factor
 from benchmarks.forgetting.toy.sweep import LAGGED, PROFITS, Plan, Result, Setting

@@ -11,8 +11,7 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, or_quick, plain, progress_bar
-from benchmarks.cost.options import parse_names
+from benchmarks.commands import ending_with, make_folder, or_quick, parse_names, plain, progress_bar
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.runner import Run, run_all
 from benchmarks.forgetting.tasks import digits
@@ -65,11 +64,8 @@ def main(
     size = QUICK if quick else FULL
     size = size._replace(seeds=seeds or size.seeds, steps=steps or size.steps)
     make_folder(output)
-    try:
+    with ending_with(digits.NotConvergedError):
         rows, starts, runs = _measure(tasks or tuple(TASKS), size, output / "runs")
-    except digits.NotConvergedError as error:
-        typer.echo(f"Error: {error}", err=True)
-        raise typer.Exit(1) from None
     about = {
         "quick": quick,
         "command": " ".join(["python -m benchmarks.forgetting.warmup", *sys.argv[1:]]),

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.cost.report import table as markdown_table
-from benchmarks.forgetting.summary import Interval, short_rate
+from benchmarks.commands import markdown_table
+from benchmarks.forgetting.summary import plus_minus, short_rate
 from benchmarks.forgetting.warmup.arms import methods, warm_steps
 from benchmarks.forgetting.warmup.summary import Row
 
@@ -67,18 +67,14 @@ def _table(rows: Sequence[Row]) -> list[str]:
                 [
                     short_rate(rate),
                     row.method,
-                    _percent(row.new) + (" (fails)" if row.fails else ""),
-                    _percent(row.difference, "+z.1f"),
-                    _percent(row.new_at_gradients),
-                    _percent(row.old),
+                    plus_minus(row.new) + (" (fails)" if row.fails else ""),
+                    plus_minus(row.difference, "+z.1f"),
+                    plus_minus(row.new_at_gradients),
+                    plus_minus(row.old),
                     "" if row.cosine is None else f"{row.cosine:+.2f}",
                 ]
             )
     return markdown_table(lines)
-
-
-def _percent(value: Interval | None, form: str = ".1f") -> str:
-    return f"{100 * value.mean:{form}} ± {100 * (value.high - value.mean):.1f}" if value else ""
 
 
 def _places(places: Sequence[tuple[str, float]]) -> str:
