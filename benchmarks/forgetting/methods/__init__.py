@@ -17,6 +17,9 @@ Stepped = tuple[chex.ArrayTree, optax.OptState]
 # program serves all settings.
 Setting = Mapping[str, Any]
 
+# Makes an optimizer from a rate.
+Main = Callable[[Any], optax.GradientTransformation]
+
 # Rates of Adam's kind for methods that have nothing else to be set, and for those that have one number more.
 RATES = (3e-5, 5e-5, 1e-4, 2e-4, 3e-4, 5e-4, 1e-3, 2e-3, 3e-3)
 FEW_RATES = (3e-5, 1e-4, 3e-4)

@@ -6,12 +6,12 @@ import chex
 import jax
 import optax
 
-from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.methods import Main, Method
 from benchmarks.forgetting.tasks import KeyPath, Task
 
 
-def head_only(task: Task) -> Method:
-    """AdamW on the last layer; nothing else moves."""
+def head_only(task: Task, main: Main = optax.adamw) -> Method:
+    """`main` on the last layer; nothing else moves."""
 
     def labels(params: chex.ArrayTree) -> Any:
         found = jax.tree_util.tree_map_with_path(lambda path, _: _label(path), params)
@@ -25,8 +25,6 @@ def head_only(task: Task) -> Method:
     return Method(
         name="head only",
         gradients=1,
-        optimizer=lambda setting: optax.partition(
-            {"head": optax.adamw(setting["rate"]), "body": optax.set_to_zero()}, labels
-        ),
+        optimizer=lambda setting: optax.partition({"head": main(setting["rate"]), "body": optax.set_to_zero()}, labels),
         grid=(("rate", (3e-4, 5e-4, 1e-3, 2e-3, 3e-3, 5e-3, 1e-2, 2e-2, 3e-2)),),
     )

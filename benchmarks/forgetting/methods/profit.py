@@ -1,22 +1,25 @@
 """PROFIT in its closure form."""
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import chex
 import jax
 import optax
 
-from benchmarks.forgetting.methods import FEW_RATES, Method, Setting, Stepped, ValueAndGradFn
+from benchmarks.forgetting.methods import FEW_RATES, Main, Method, Setting, Stepped, ValueAndGradFn
 from profit_optax import profit as profit_closure
 
+Displacement = Literal["accumulate", "subtract"]
 RATIOS = (10.0, 100.0, 1000.0)
 GRID = (("rate", FEW_RATES), ("ratio", RATIOS))
-Main = Callable[[Any], optax.GradientTransformation]
 
 
 def profit(
-    n_ref: int = 1, warmup_steps: int = 0, main: Main = optax.adamw, displacement_dtype: str | None = None
+    n_ref: int = 1,
+    warmup_steps: int = 0,
+    main: Main = optax.adamw,
+    displacement: Displacement = "accumulate",
+    displacement_dtype: str | None = None,
 ) -> Method:
     """PROFIT around `main`, with `n_ref` SGD reference steps at 1/"ratio" of the rate."""
 
@@ -27,6 +30,7 @@ def profit(
             optax.sgd(rate / ratio),
             n_ref,
             warmup_steps=warmup_steps,
+            displacement=displacement,
             displacement_dtype=displacement_dtype,
         )
 

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.methods import Method, Setting
-from benchmarks.forgetting.methods.profit import GRID, Main, cosine, profit_name
+from benchmarks.forgetting.methods import Main, Method, Setting
+from benchmarks.forgetting.methods.profit import GRID, cosine, profit_name
 from profit_optax import ProfitMetrics, eval_params, orthogonalize
 from profit_optax import profit_lagged as profit_lagged_form
 from profit_optax._projection import zero_metrics

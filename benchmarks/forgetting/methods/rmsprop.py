@@ -2,15 +2,13 @@
 
 from typing import Any
 
-import chex
-import jax
 import optax
 
-from benchmarks.forgetting.methods import Method, Setting
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.methods.head_only import head_only
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.tasks import Task
-from profit_optax import profit as profit_closure
 
 
 def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -30,14 +28,7 @@ def full_rmsprop() -> Method:
 
 def head_rmsprop(task: Task) -> Method:
     """RMSProp on the last layer; nothing else moves."""
-
-    def labels(params: chex.ArrayTree) -> Any:
-        return jax.tree.map_with_path(lambda path, _: "head" if task.is_head(path) else "body", params)
-
-    def optimizer(setting: Setting) -> optax.GradientTransformation:
-        return optax.partition({"head": decaying_rmsprop(setting["rate"]), "body": optax.set_to_zero()}, labels)
-
-    return Method("head only", 1, optimizer)
+    return head_only(task, decaying_rmsprop)
 
 
 def profit_rmsprop() -> Method:
@@ -47,12 +38,7 @@ def profit_rmsprop() -> Method:
 
 def subtracting_profit_rmsprop() -> Method:
     """The same, with the displacement as the difference of two sets of parameters: line 7 of Algorithm 1 as written."""
-
-    def optimizer(setting: Setting) -> optax.GradientTransformation:
-        reference = optax.sgd(setting["rate"] / setting["ratio"])
-        return profit_closure(decaying_rmsprop(setting["rate"]), reference, displacement="subtract")
-
-    return profit()._replace(name="PROFIT, subtracting", optimizer=optimizer)
+    return profit(main=decaying_rmsprop, displacement="subtract")._replace(name="PROFIT, subtracting")
 
 
 def lagged_rmsprop() -> Method:
