@@ -89,7 +89,7 @@ _Carry = tuple[_State, _Metrics]
 _StepFn = Callable[[_Carry, _Setting, _Inputs], _Carry]
 _InitFn = Callable[[chex.ArrayTree, _Setting], _State]
 _OnProgress = Callable[[str, int], None]
-_Programs = dict[Method, tuple[_InitFn, _AdvanceFn, Any]]
+_Programs = dict[Method, tuple[_InitFn, _AdvanceFn]]
 
 # Folded into a seed's key for its batches' own keys: no epoch has this number, whose order the key also makes.
 _BATCH_KEYS = 2**31
@@ -168,7 +168,8 @@ def run_all(
         )
     n_batches = max(int(trial.steps[-1]) * _batches(trial.method) for trial in trials)
     parts = [task] if task.together else [_only(task, i) for i in range(len(task.seeds))]
-    by_part = [_run_part(part, trials, batch, n_batches, on_progress, store) for part in parts]
+    programs: _Programs = {}
+    by_part = [_run_part(part, trials, batch, n_batches, programs, on_progress, store) for part in parts]
     return [_joined(runs) for runs in zip(*by_part, strict=True)]
 
 
@@ -181,24 +182,33 @@ def _check_names(methods: Sequence[Method]) -> None:
 
 
 def _run_part(
-    task: Task, trials: Sequence[Trial], batch: int, n_batches: int, on_progress: _OnProgress, store: Path | None
+    task: Task,
+    trials: Sequence[Trial],
+    batch: int,
+    n_batches: int,
+    programs: _Programs,
+    on_progress: _OnProgress,
+    store: Path | None,
 ) -> list[Run]:
     # Not 0 or 1: splitting the seed's key, as tasks do, is folding those in.
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(task.seeds)
     order_of = functools.partial(batch_order, n_batches=n_batches, batch=batch, n_train=task.train.shape[1])
     inputs = _Inputs(task.data, task.train, task.held_out, jax.jit(jax.vmap(order_of))(keys), keys, None)
-    programs: _Programs = {}
+    kept: dict[Method, Any] = {}
     runs: list[Run] = []
     for trial in trials:
-        kept = Store(store, _identity(task, trial, batch)) if store else None
-        finished = kept.run() if kept else None
+        method = trial.method
+        stored = Store(store, _identity(task, trial, batch)) if store else None
+        finished = stored.run() if stored else None
         if finished:
             runs.append(Run(**finished))
-            on_progress(trial.method.name, int(trial.steps[-1]) * trial.method.gradients * len(task.seeds))
+            on_progress(method.name, int(trial.steps[-1]) * method.gradients * len(task.seeds))
             continue
-        run = _run_trial(task, trial, inputs, programs, on_progress, kept)
-        if kept:
-            kept.finish(run._asdict())
+        if method not in kept:
+            kept[method] = _kept(task, method)
+        run = _run_trial(task, trial, inputs._replace(kept=kept[method]), programs, on_progress, stored)
+        if stored:
+            stored.finish(run._asdict())
         runs.append(run)
     return runs
 
@@ -210,8 +220,8 @@ def _run_trial(
     on_progress(method.name, 0)
     if method not in programs:
         programs[method] = _compiled(task, method, setting, inputs)
-    init, advance, kept = programs[method]
-    state, inputs = init(task.params, setting), inputs._replace(kept=kept)
+    init, advance = programs[method]
+    state = init(task.params, setting)
     records: list[Any] = []
     seconds = 0.0
     if store:
@@ -248,12 +258,14 @@ def _everyone_was_there(records: Sequence[Any], until: float | None) -> bool:
     return until is not None and bool(np.all(np.max([scores.new for scores, _ in records], axis=0) >= until))
 
 
-def _compiled(task: Task, method: Method, setting: _Setting, inputs: _Inputs) -> tuple[_InitFn, _AdvanceFn, Any]:
-    """The method's programs, which serve all of its settings, and what it keeps of the old task."""
-    kept = jax.jit(jax.vmap(functools.partial(method.keep, task), in_axes=(0, None, 0)))(
-        task.params, inputs.data, inputs.train
-    )
-    inputs = inputs._replace(kept=kept)
+def _kept(task: Task, method: Method) -> Any:
+    """What the method keeps of the old task."""
+    keep = jax.vmap(functools.partial(method.keep, task), in_axes=(0, None, 0))
+    return jax.jit(keep)(task.params, task.data, task.train)
+
+
+def _compiled(task: Task, method: Method, setting: _Setting, inputs: _Inputs) -> tuple[_InitFn, _AdvanceFn]:
+    """The method's programs, which serve all of its settings and all parts of the task."""
 
     @jax.jit
     def init(params: chex.ArrayTree, setting: _Setting) -> _State:
@@ -261,7 +273,7 @@ def _compiled(task: Task, method: Method, setting: _Setting, inputs: _Inputs) ->
         return _State(params, jax.vmap(method.optimizer(setting).init)(params), jnp.int32(0))
 
     state = init(task.params, setting)
-    return init, _advance(task, method, state, setting, inputs), kept
+    return init, _advance(task, method, state, setting, inputs)
 
 
 def _advance(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:

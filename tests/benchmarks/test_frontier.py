@@ -46,6 +46,25 @@ def test_methods_are_tuned_on_other_seeds_than_they_are_reported_on(tmp_path):
     assert np.shape(content["runs"][0]["old"])[0] == 2
 
 
+def test_what_is_named_wins_over_quick(tmp_path):
+    numbers = ("--seeds", "3", "--tuning-seeds", "4", "--gradients", "10")
+    result = invoke("--quick", "--methods", "AdamW", *numbers, "--output", str(tmp_path))
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "frontier.json").read_text())
+    assert np.shape(content["runs"][0]["old"])[0] == 3
+    assert content["runs"][0]["steps"][-1] == 10
+    identities = [json.loads(path.read_text())["identity"] for path in (tmp_path / "runs").glob("*.json")]
+    assert {tuple(each["seeds"]) for each in identities} == {(0, 1, 2), (1000, 1001, 1002, 1003)}
+    assert {each["steps"][-1] for each in identities} == {10}
+
+
+def test_unconverged_old_models_end_the_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(digits, "CONVERGED", 0.98)
+    result = invoke("--quick", "--methods", "AdamW", "--output", str(tmp_path))
+    assert result.exit_code == 1
+    assert "Error: the old models are not converged" in words(result.stderr)
+
+
 @pytest.mark.parametrize(
     ("methods", "said"), [("AdamW,Sgd", "'Sgd' is none of AdamW, AdamW x2, SGD"), ("SGD", "AdamW must be among them")]
 )

@@ -163,8 +163,16 @@ def test_the_command_at_toy_size(monkeypatch, tmp_path):
         ("main", "SGD", "PROFIT", pytest.approx(0.3)),
         ("main", "SGD", "lagged", pytest.approx(0.3)),
     ]
+    assert {len(json.loads(path.read_text())["identity"]["seeds"]) for path in (tmp_path / "runs").glob("*.json")} == {
+        2
+    }
     assert "Too few places reached the level for a correlation" in words((tmp_path / "map.md").read_text())
     assert (tmp_path / "map.png").exists()
+    options = ["--quick", "--factors", "main", "--seeds", "3", "--output", str(tmp_path / "three")]
+    assert CliRunner().invoke(app, options, env={"COLUMNS": "200"}).exit_code == 0
+    assert json.loads((tmp_path / "three/map.json").read_text())["seeds"] == 3
+    identities = [json.loads(path.read_text())["identity"] for path in (tmp_path / "three/runs").glob("*.json")]
+    assert {tuple(each["seeds"]) for each in identities} == {(0, 1, 2)}
     wrong = CliRunner().invoke(app, ["--factors", "weather"], env={"COLUMNS": "200"})
     assert wrong.exit_code == 2
     assert "'weather'" in words(wrong.stderr)

@@ -232,6 +232,34 @@ def test_seeds_trained_one_after_the_other_take_the_same_courses():
             np.testing.assert_allclose(other.metrics[name], values, rtol=1e-4)
 
 
+@pytest.mark.parametrize("together", [True, False])
+def test_programs_are_compiled_once_for_all_seeds_and_settings(monkeypatch, together):
+    compiled = []
+    compile_of = runner._advance
+    monkeypatch.setattr(runner, "_advance", lambda *args: compiled.append(args[1].name) or compile_of(*args))
+    run_arms(linear_task(together=together), adamw(), profit(), ratio=2.0)
+    assert compiled == ["AdamW", "PROFIT"]
+
+
+def test_what_a_method_keeps_is_each_seeds_own():
+    """A method that keeps the seed's parameters, and reports them."""
+    zero = optax.GradientTransformation(lambda params: jnp.zeros(2), None)
+    keep = Method(
+        "keeper",
+        1,
+        lambda setting: zero,
+        lambda tx, value_and_grad_fn, params, state, batches: (params, value_and_grad_fn(params, None)[1]),
+        keep=lambda task, params, data, train: params,
+        loss=lambda task, kept, setting: lambda params, batch: params @ kept,
+        metrics=lambda state: {"first": state[0], "second": state[1]},
+    )
+    for together in (True, False):
+        task = linear_task(together=together)
+        (run,) = run_all(task, [Trial(keep, {"rate": 0.1}, evenly(1, 1))], BATCH)
+        found = np.stack([run.metrics["first"][:, 0], run.metrics["second"][:, 0]], axis=1)
+        np.testing.assert_allclose(found, task.params, rtol=1e-6)
+
+
 def positions_given(seeds):
     """Where in its own training examples each place's batches were taken from, [places, batches * BATCH]."""
     given, _ = indices_given([index_recorder(1)], seeds=jnp.asarray(seeds))
