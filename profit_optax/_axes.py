@@ -1,13 +1,17 @@
 """Sums over trees whose leaves are sharded by hand, each over its own mesh axes."""
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 Axes = tuple[Any, ...]
+
+# Few enough for one kernel to take.
+_CHUNK = 64
 
 _BY_HAND = " over which parameters are sharded by hand. Under jax.jit with sharded arrays leave axis_name out."
 
@@ -34,31 +38,40 @@ def leaf_axes(axis_name: Any, *trees: Any) -> list[Axes]:
     ]
 
 
-def reduce_leaves(
-    values: Sequence[Any],
-    axes: Sequence[Axes],
-    combine: Callable[[jax.Array, jax.Array], jax.Array],
-    collective: Callable[[Any, Axes], Any],
-    initial: Any,
-) -> Any:
-    """Combines one value a leaf into one, with one collective for each distinct set of axes.
+def sum_leaves(values: Sequence[Any], axes: Sequence[Axes], initial: Any) -> Any:
+    """Adds up one value a leaf, with one collective for each distinct set of axes.
 
     Args:
       values: for each leaf, a pytree of scalars that describes its local shard.
       axes: for each leaf, the axes over which its shards lie.
-      combine: adds up (or takes the larger of) two scalars.
-      collective: does the same over devices, `lax.psum` or `lax.pmax`.
       initial: what an empty tree gives.
 
     Returns:
       A pytree like each of `values`, the same on every device.
     """
-    combine_values = functools.partial(jax.tree.map, combine)
-    groups: dict[Axes, Any] = {}
+    groups: dict[Axes, list[Any]] = {}
     for value, names in zip(values, axes, strict=True):
-        groups[names] = combine_values(groups[names], value) if names in groups else value
-    totals = (collective(value, names) if names else value for names, value in groups.items())
-    return functools.reduce(combine_values, totals, initial)
+        groups.setdefault(names, []).append(value)
+    totals = (lax.psum(_total(group), names) if names else _total(group) for names, group in groups.items())
+    return functools.reduce(_add, totals, initial)
+
+
+def _total(values: Sequence[Any]) -> Any:
+    """The sum of pytrees of scalars.
+
+    XLA repeats a chain of additions wherever its end is read, and the time to compile one grows faster than its length.
+    Sums over arrays that it cannot see through are one operation each.
+    """
+    chunks = [values[i : i + _CHUNK] for i in range(0, len(values), _CHUNK)]
+    return functools.reduce(_add, (jax.tree.map(_sum, *chunk) for chunk in chunks))
+
+
+def _sum(*scalars: jax.Array) -> jax.Array:
+    return jnp.sum(lax.optimization_barrier(jnp.stack(scalars)))
+
+
+def _add(tree: Any, other: Any) -> Any:
+    return jax.tree.map(jnp.add, tree, other)
 
 
 def _broadcast_axes(tree: Any, axis_name: Any) -> list[Axes]:

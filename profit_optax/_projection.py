@@ -146,7 +146,7 @@ def _inner_products(gradient: chex.ArrayTree, displacement: chex.ArrayTree, axis
         squares = [_real_dot(x, x) for x in (_scaled(d, dtype, s_) for d, _ in pairs)]
         gradient_squares = [_real_dot(x, x) for x in (_scaled(g, dtype, t_) for _, g in pairs)]
         sums = list(zip(cross, squares, gradient_squares, strict=True))
-        totals = _axes.reduce_leaves(sums, axes, jnp.add, lax.psum, (zero,) * 3)
+        totals = _axes.sum_leaves(sums, axes, (zero,) * 3)
         return _InnerProducts(*totals, *(one if factor is None else factor for factor in (s, t)))
 
     plain = products()
