@@ -132,8 +132,8 @@ def profit(
       `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it sees only `grads`: use
       `reject_nonfinite`.
 
-      Convolutions on CPUs: XLA computes their gradients many times slower in loops and branches, so with n_ref > 1 or
-      `warmup_steps` use `profit_transparent` there. GPUs are not concerned.
+      Convolutions on CPUs: XLA computes their gradients many times slower in loops and branches (JAX's issue 12868), so
+      with n_ref > 1 or `warmup_steps` use `profit_transparent` there.
     """
     options = _cycle.make_options(
         optimizer,

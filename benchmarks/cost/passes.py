@@ -16,7 +16,7 @@ import jax
 import typer
 from rich.console import Console
 
-from benchmarks.commands import markdown_table, parse_names
+from benchmarks.commands import parse_names
 from benchmarks.cost.cases import Case, tree_bytes
 from benchmarks.cost.catalogue import BASES, CASES, FAMILIES, SINGLES, by_name
 from benchmarks.cost.stepper import compile_step
@@ -252,22 +252,19 @@ def _table(case: Case, arm: str, found: list[Pass], top: int) -> list[str]:
     size = tree_bytes(case.params)
     groups = grouped(found)
 
-    def cells(group: Group) -> tuple[str, ...]:
-        return str(group.passes), f"{group.read / size:.2f}", f"{group.written / size:.2f}"
+    def cells(group: Group) -> str:
+        return f"{group.passes} | {group.read / size:.2f} | {group.written / size:.2f}"
 
-    lines = [(name, source, *cells(group), place) for (name, source, place), group in groups.items()]
-    left = [(f"({len(lines) - top} more)", *[""] * 5)] if len(lines) > top else []
+    lines = [f"| {name} | {source} | {cells(group)} | {place} |" for (name, source, place), group in groups.items()]
+    left = [f"({len(lines) - top} more)"] if len(lines) > top else []
     return [
         f"Passes of {arm} over parameter-sized buffers of {case.title}, in units of {size / 1e6:.3g} MB:",
         "",
-        *markdown_table(
-            [
-                ("op_name", "source", "passes", "read", "written", "in a"),
-                *lines[:top],
-                *left,
-                ("total outside of branches", "", *cells(total(found)), ""),
-            ]
-        ),
+        "| op_name | source | passes | read | written | in a |",
+        "|---|---|---|---|---|---|",
+        *lines[:top],
+        *left,
+        f"| total outside of branches | | {cells(total(found))} | |",
     ]
 
 

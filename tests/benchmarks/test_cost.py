@@ -232,6 +232,7 @@ def test_a_full_case_has_its_thirty_megabytes(name):
     assert case.name == name
     assert size.params >= 30e6
     assert size.params == tree_bytes(case.params) + tree_bytes(case.frozen)
+    assert not case.frozen or tree_bytes(case.frozen) >= 30e6
     assert (size.trained < 0.05 * size.params) == (name == "lora") == bool(case.frozen)
 
 
