@@ -20,15 +20,20 @@ def or_quick(full: Any, quick: Any) -> str:
     return f"{full}; with --quick {quick}"
 
 
-def parse_names(known: Iterable[str]) -> Callable[[str], tuple[str, ...]]:
-    """A parser of names out of a list, separated by commas."""
+def parse_names(known: Iterable[str], hint: str | None = None) -> Callable[[str], tuple[str, ...]]:
+    """A parser of names out of a list, separated by commas.
+
+    Args:
+      known: the list.
+      hint: the option that errors name; None where typer knows it, which is while it parses the options.
+    """
     choices = list(known)
 
     def parse(text: str) -> tuple[str, ...]:
         names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
         unknown = [name for name in names if name not in choices]
         if unknown:
-            raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(choices)}.")
+            raise typer.BadParameter(f"{unknown[0]!r} is none of {', '.join(choices)}.", param_hint=hint)
         return names
 
     return parse

@@ -68,12 +68,12 @@ def main(
     size = Size(seeds or size.seeds, tuning_seeds or size.tuning_seeds, gradients or size.gradients)
     budget = Budget(size.gradients, EVALUATIONS, BATCH)
     make_folder(output)
-    tuning_task = digits.rotated_digits(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + size.tuning_seeds), ANGLE)
     task = digits.rotated_digits(range(size.seeds), ANGLE)
+    groups = _groups(task, methods)
+    tuning_task = digits.rotated_digits(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + size.tuning_seeds), ANGLE)
     with ending_with(digits.NotConvergedError):
         for each in (tuning_task, task):
             digits.check_converged(digits.old_accuracies(each))
-    groups = _groups(task, methods)
     named = [method for group in groups.values() for method in group]
     with progress_bar() as progress:
         n_settings = len(named[0].settings())

@@ -114,9 +114,12 @@ def percent(fraction: float) -> str:
     return f"{100 * fraction:.4g}"
 
 
-def plus_minus(value: Interval | None, form: str = ".1f") -> str:
-    """A mean in percent ± half of its interval; nothing where there is none."""
-    return f"{100 * value.mean:{form}} ± {100 * (value.high - value.mean):.1f}" if value else ""
+def plus_minus(value: Interval | None, form: str = ".1f", scale: float = 100) -> str:
+    """A mean times `scale`, by default in percent, ± half of its interval; nothing where there is none."""
+    if value is None:
+        return ""
+    # A half has no sign to show.
+    return f"{scale * value.mean:{form}} ± {scale * (value.high - value.mean):{form.removeprefix('+z')}}"
 
 
 def short_rate(rate: float) -> str:

@@ -2,37 +2,46 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 import typer
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from benchmarks.forgetting.gains import __main__ as command
+from benchmarks.forgetting.gains.digits import DIGITS, MAINS
 from benchmarks.forgetting.gains.figure import plot
 from benchmarks.forgetting.gains.gain import Gain, early_cosine, gain, level, predictions
-from benchmarks.forgetting.gains.points import CENTRE, FACTORS, MAINS, methods, points
+from benchmarks.forgetting.gains.points import points
+from benchmarks.forgetting.gains.toy import TOY
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Interval
 from benchmarks.forgetting.tasks import digits
 from tests.benchmarks.test_demo import Linear, words
 
-
-def test_each_factor_is_varied_alone_from_the_same_centre():
-    for factor, values in FACTORS.items():
-        for point, value in zip(points(factor), values, strict=True):
-            assert point == CENTRE._replace(**{factor: value})
-        assert CENTRE in points(factor)
+CENTRE = DIGITS.centre
 
 
-def test_the_main_optimizer_alone_takes_as_many_gradients_a_step():
+@pytest.mark.parametrize("mapped", [DIGITS, TOY])
+def test_each_factor_is_varied_alone_from_the_same_centre(mapped):
+    assert set(mapped.factors) == set(mapped.centre._fields)
+    for name, factor in mapped.factors.items():
+        for point, value in zip(points(mapped, name), factor.values, strict=True):
+            assert point == mapped.centre._replace(**{name: value})
+        assert mapped.centre in points(mapped, name)
+
+
+@pytest.mark.parametrize("mapped", [DIGITS, TOY])
+def test_the_main_optimizer_alone_takes_as_many_gradients_a_step(mapped):
     for n_ref in (1, 3):
-        arms = methods(CENTRE._replace(n_ref=n_ref))
+        arms = mapped.methods(mapped.centre._replace(n_ref=n_ref))
         assert arms["alone, equal"].gradients == arms["PROFIT"].gradients == n_ref + 1
         assert arms["alone"].gradients == arms["lagged"].gradients == 1
 
 
 def test_every_place_and_method_has_a_name_of_its_own():
-    named = [method.name for main in MAINS for method in methods(CENTRE._replace(main=main)).values()]
+    named = [method.name for main in MAINS for method in DIGITS.methods(CENTRE._replace(main=main)).values()]
     assert len(set(named)) == len(named)
 
 
@@ -87,6 +96,7 @@ def gain_of(cosine, mean, reached=1.0, alone_reached=1.0, form="PROFIT"):
 
 gain_of.ratio = 0.0
 COSINES = (-0.9, -0.5, -0.3, -0.1, 0.2)
+ABOUT = {"seeds": 3, "machine": "m", "versions": {}, "wall_seconds": 1.0}
 
 
 def test_a_run_without_a_step_has_no_cosine():
@@ -134,23 +144,31 @@ def test_too_few_places_make_no_prediction():
 
 def test_the_map_draws_what_was_reached_and_what_was_not(tmp_path):
     gains = [gain_of(x, x) for x in COSINES] + [gain_of(-0.95, None, reached=0.0)]
-    plot(tmp_path / "map.png", gains, predictions(gains), n_seeds=3)
+    plot(tmp_path / "map.png", DIGITS, gains, predictions(gains), n_seeds=3)
     assert (tmp_path / "map.png").stat().st_size > 10_000
-    text = command._sentences(predictions(gains), {"seeds": 3, "machine": "m", "versions": {}, "wall_seconds": 1.0})
+    text = command._sentences(predictions(gains), ABOUT, DIGITS.unit)
     assert "PROFIT: Spearman's rank correlation" in text
     assert "+1.00 [" in text
     assert "lower early cosine in 100 % of its pairs" in text
 
 
+def invoke(*options):
+    app = typer.Typer()
+    app.command()(command.main)
+    return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
+
+
+def only(monkeypatch, mapped, **values):
+    """One value each for some of the factors."""
+    for name, value in values.items():
+        monkeypatch.setitem(mapped.factors, name, mapped.factors[name]._replace(values=(value,)))
+
+
 def test_the_command_at_toy_size(monkeypatch, tmp_path):
     monkeypatch.setattr(digits, "Model", Linear)
     monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
-    monkeypatch.setitem(FACTORS, "n_ref", (2,))
-    monkeypatch.setitem(FACTORS, "main", ("SGD",))
-    app = typer.Typer()
-    app.command()(command.main)
-    options = ["--quick", "--factors", "n_ref,main", "--output", str(tmp_path)]
-    result = CliRunner().invoke(app, options, env={"COLUMNS": "200"})
+    only(monkeypatch, DIGITS, n_ref=2, main="SGD")
+    result = invoke("--quick", "--factors", "n_ref,main", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "map.json").read_text())
     # Two rates each; the lagged form only where it is not n_ref that varies.
@@ -168,11 +186,77 @@ def test_the_command_at_toy_size(monkeypatch, tmp_path):
     }
     assert "Too few places reached the level for a correlation" in words((tmp_path / "map.md").read_text())
     assert (tmp_path / "map.png").exists()
-    options = ["--quick", "--factors", "main", "--seeds", "3", "--output", str(tmp_path / "three")]
-    assert CliRunner().invoke(app, options, env={"COLUMNS": "200"}).exit_code == 0
+    assert invoke("--quick", "--factors", "main", "--seeds", "3", "--output", str(tmp_path / "three")).exit_code == 0
     assert json.loads((tmp_path / "three/map.json").read_text())["seeds"] == 3
     identities = [json.loads(path.read_text())["identity"] for path in (tmp_path / "three/runs").glob("*.json")]
     assert {tuple(each["seeds"]) for each in identities} == {(0, 1, 2)}
-    wrong = CliRunner().invoke(app, ["--factors", "weather"], env={"COLUMNS": "200"})
+    wrong = invoke("--factors", "weather")
     assert wrong.exit_code == 2
     assert "'weather'" in words(wrong.stderr)
+
+
+def test_the_command_on_the_toy_problem(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    only(monkeypatch, TOY, base_steps=1000)
+    result = invoke("--task", "toy", "--quick", "--factors", "base_steps")
+    assert result.exit_code == 0, result.output
+    folder = tmp_path / "out/map_toy"
+    content = json.loads((folder / "map.json").read_text())
+    assert (content["task"], content["centre"]) == ("toy", TOY.centre._asdict())
+    found = [(each["factor"], each["point"][each["factor"]], each["form"], each["rate"]) for each in content["gains"]]
+    assert found == [("base_steps", 1000, form, rate) for rate in (5e-4, 1.5e-3) for form in ("PROFIT", "lagged")]
+    # A hundredth of the steps where it is quick, once for each seed.
+    models = sorted(path.name for path in (folder / "runs").glob("*.msgpack"))
+    assert models == [f"toy-relu-1024-50-8-10-8-{seed}.msgpack" for seed in (0, 1)]
+    text = (folder / "map.md").read_text()
+    assert "| level (error) | gain (mean squared error) |" in text
+    assert "Gains in mean squared error on the old square" in text
+    assert "from the old model's error on the new task to its error on the old one" in text
+    assert (folder / "map.png").exists()
+
+
+def test_a_factor_of_another_task_is_refused():
+    for task, factor, known in (("toy", "angle", TOY), ("digits", "shift", DIGITS)):
+        refused = invoke("--task", task, "--factors", f"batch,{factor}")
+        assert refused.exit_code == 2
+        said = words(refused.stderr)
+        assert f"'{factor}' is none of {', '.join(known.factors)}." in said
+        assert "--factors" in said
+
+
+def test_the_shift_moves_the_new_square_and_not_the_old_model(tmp_path):
+    here, there = (TOY.task(TOY.centre._replace(shift=shift), (0,), tmp_path, True) for shift in (0.0, 0.3))
+    np.testing.assert_allclose(there.held_out.new.points, here.held_out.new.points + 0.3, atol=1e-5)
+    np.testing.assert_array_equal(there.held_out.old.points, here.held_out.old.points)
+    jax.tree.map(np.testing.assert_array_equal, there.params, here.params)
+    assert there.name == f"{here.name}, new square 1.1 to 1.8"
+
+
+@pytest.mark.parametrize(
+    ("mapped", "level", "gain"), [(DIGITS, "-25.0", "+12.3 ± 2.0"), (TOY, "0.250", "+0.123 ± 0.020")]
+)
+def test_the_table_is_in_the_tasks_unit(mapped, level, gain):
+    _, _, row = command._table([in_units(mapped)], mapped.unit)
+    assert row.split(" | ")[4:6] == [level, gain]
+
+
+@pytest.mark.parametrize(
+    ("mapped", "height", "label"), [(DIGITS, 12.34, "points"), (TOY, 0.1234, "mean squared error")]
+)
+def test_the_figure_is_in_the_tasks_unit(monkeypatch, tmp_path, mapped, height, label):
+    drawn = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **_: drawn.append(figure))
+    gained = in_units(mapped)
+    elsewhere = gained._replace(point=gained.point._replace(ratio=100.0), cosine=0.5)
+    plot(tmp_path / "map.png", mapped, [gained, elsewhere], [], n_seeds=3)
+    varied, predicted = drawn[0].axes
+    assert varied.get_ylabel() == predicted.get_ylabel() == f"gain ({label})"
+    assert varied.containers[0].lines[0].get_ydata() == pytest.approx([height, height])
+    assert predicted.collections[0].get_offsets()[0, 1] == pytest.approx(height)
+    assert f"at equal new {mapped.unit.score}" in drawn[0].get_suptitle()
+
+
+def in_units(mapped):
+    """One gain of 0.1234 at a level of -0.25, as scores are."""
+    gained = Interval(0.1234, 0.1034, 0.1434)
+    return Gain("ratio", mapped.centre, 1e-3, "PROFIT", -0.25, gained, gained, 1.0, 1.0, -0.5, 2.0)

@@ -1,1 +1,1 @@
-"""When PROFIT helps: its gain on the digits task by what the theory says matters, one factor varied at a time."""
+"""When PROFIT helps: its gain on a task by what the theory says matters, one factor varied at a time."""

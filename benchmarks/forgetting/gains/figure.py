@@ -8,58 +8,61 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.forgetting.gains.gain import EARLY, Gain, Prediction
-from benchmarks.forgetting.gains.points import CENTRE, FACTORS, LABELS
+from benchmarks.forgetting.gains.points import Map, Unit
 from benchmarks.forgetting.summary import short_rate
 
 # Okabe and Ito's colours; the lower rate is filled, the higher one open.
 _COLOURS = {"PROFIT": "#0072B2", "lagged": "#CC79A7"}
 _MARKERS = {"PROFIT": "D", "lagged": "^"}
-_LOGARITHMIC = {"base_steps", "batch", "ratio"}
+# In characters: labels of ticks that are longer than this are slanted.
+_LONG = 4
 
 
-def plot(path: Path, gains: Sequence[Gain], found: Sequence[Prediction], n_seeds: int) -> None:
+def plot(path: Path, mapped: Map, gains: Sequence[Gain], found: Sequence[Prediction], n_seeds: int) -> None:
     """Draw the map as a PNG."""
-    factors = [factor for factor in FACTORS if any(each.factor == factor for each in gains)]
+    factors = [factor for factor in mapped.factors if any(each.factor == factor for each in gains)]
     n_panels = len(factors) + 1
     columns = min(3, n_panels)
     rows = -(-n_panels // columns)
     figure = Figure(figsize=(4.1 * columns, 3.9 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, factor in zip(axes, factors, strict=False):
-        _draw_factor(axis, [each for each in gains if each.factor == factor], factor)
-    _draw_prediction(axes[len(factors)], gains, found)
+        _draw_factor(axis, mapped, [each for each in gains if each.factor == factor], factor)
+    _draw_prediction(axes[len(factors)], mapped.unit, gains, found)
     for axis in axes[n_panels:]:
         figure.delaxes(axis)
     figure.suptitle(
-        "Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone,\n"
-        f"at equal new accuracy and equal gradients a step (means over {n_seeds} paired seeds, 95 % intervals;\n"
-        "× not reached; dotted: the centre of the map)"
+        f"{mapped.title},\nat equal new {mapped.unit.score} and equal gradients a step"
+        f" (means over {n_seeds} paired seeds, 95 % intervals;\n× not reached; dotted: the centre of the map)"
     )
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named, loc="outside lower center", ncols=2, frameon=False)
     figure.savefig(path, dpi=130)
 
 
-def _draw_factor(axis: Axes, gains: Sequence[Gain], factor: str) -> None:
+def _draw_factor(axis: Axes, mapped: Map, gains: Sequence[Gain], factor: str) -> None:
     values = list(dict.fromkeys(each.value for each in gains))
-    numeric = factor in _LOGARITHMIC | {"angle"}
-    places = {value: float(value) if numeric else float(i) for i, value in enumerate(values)}
-    if factor in _LOGARITHMIC:
-        axis.set_xscale("log")
+    _, label, scale = mapped.factors[factor]
+    places = {value: float(value) if scale else float(i) for i, value in enumerate(values)}
+    axis.set_xscale(scale or "linear")
     for form in _COLOURS:
         of_form = [each for each in gains if each.form == form]
         for i, at_rate in enumerate(_by_rate(of_form)):
-            _draw_line(axis, at_rate, places, form, lower=i == 0)
+            _draw_line(axis, at_rate, places, form, mapped.unit.gain_scale, lower=i == 0)
     axis.axhline(0, color="0.4", linewidth=1)
-    centre = places.get(getattr(CENTRE, factor))
+    centre = places.get(getattr(mapped.centre, factor))
     if centre is not None:
         axis.axvline(centre, color="0.6", linewidth=1, linestyle=":")
     labels = [value if isinstance(value, str) else f"{value:g}" for value in values]
-    axis.set_xticks(list(places.values()), labels, rotation=30 if factor in ("main", "ratio") else 0)
+    axis.set_xticks(list(places.values()), labels, rotation=30 if max(map(len, labels)) > _LONG else 0)
     axis.set_xticks([], minor=True)
-    axis.set_xlabel(LABELS[factor])
-    axis.set_ylabel("gain (points)")
+    axis.set_xlabel(label)
+    axis.set_ylabel(_gain_label(mapped.unit))
     axis.grid(alpha=0.25)
+
+
+def _gain_label(unit: Unit) -> str:
+    return f"gain ({unit.gain})"
 
 
 def _by_rate(gains: Sequence[Gain]) -> list[list[Gain]]:
@@ -68,12 +71,12 @@ def _by_rate(gains: Sequence[Gain]) -> list[list[Gain]]:
     return [list(each) for each in zip(*by_value, strict=True)]
 
 
-def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, lower: bool) -> None:
+def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, scale: float, lower: bool) -> None:
     colour = _COLOURS[form]
     reached = [each for each in gains if each.gain is not None]
     x = [places[each.value] for each in reached]
-    means = [100 * each.gain.mean for each in reached if each.gain]
-    halves = [100 * (each.gain.high - each.gain.mean) for each in reached if each.gain]
+    means = [scale * each.gain.mean for each in reached if each.gain]
+    halves = [scale * (each.gain.high - each.gain.mean) for each in reached if each.gain]
     rates = {short_rate(each.rate) for each in gains}
     label = f"{form} at rate {min(rates)}"
     axis.errorbar(
@@ -93,20 +96,24 @@ def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, lower
     _mark(axis, lost, height + 0.04, colour, size=7 if lower else 5)
 
 
-def _draw_prediction(axis: Axes, gains: Sequence[Gain], found: Sequence[Prediction]) -> None:
+def _draw_prediction(axis: Axes, unit: Unit, gains: Sequence[Gain], found: Sequence[Prediction]) -> None:
     for form, colour in _COLOURS.items():
         kept = [each for each in gains if each.form == form and each.gain]
         lost = [each for each in gains if each.form == form and not each.gain and each.alone_reached == 1]
         axis.scatter(
-            [each.cosine for each in kept], [100 * each.gain.mean for each in kept if each.gain], color=colour,
-            marker=_MARKERS[form], s=18, alpha=0.8,
-        )  # fmt: skip
+            [each.cosine for each in kept],
+            [unit.gain_scale * each.gain.mean for each in kept if each.gain],
+            color=colour,
+            marker=_MARKERS[form],
+            s=18,
+            alpha=0.8,
+        )
         _mark(axis, [each.cosine for each in lost], 0.02, colour, size=6)
     axis.axhline(0, color="0.4", linewidth=1)
     correlations = [f"{each.form} {each.rank_correlation:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in found]
     axis.set_title("\n".join(["rank correlation", *correlations]) if found else "", fontsize="small")
     axis.set_xlabel(f"mean cosine over the first {EARLY} steps")
-    axis.set_ylabel("gain (points)")
+    axis.set_ylabel(_gain_label(unit))
     axis.grid(alpha=0.25)
 
 

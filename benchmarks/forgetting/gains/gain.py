@@ -10,7 +10,7 @@ from benchmarks.forgetting.gains.points import Point
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Interval, crossing, difference
 
-# How much of the way from the old model's accuracy on the new task to its accuracy on the old one is asked for.
+# How much of the way from the old model's score on the new task to its score on the old one is asked for.
 SHARE = 0.9
 # What counts as early in a run, in steps.
 EARLY = 20
@@ -26,8 +26,8 @@ class Gain(NamedTuple):
       point: the place.
       rate: the main optimizer's rate.
       form: "PROFIT" or "lagged".
-      level: accuracy on the new task at which old accuracies are compared.
-      gain: old accuracy minus that of the main optimizer alone with as many gradients a step, paired by seed. None if a
+      level: score on the new task at which old scores are compared.
+      gain: old score minus that of the main optimizer alone with as many gradients a step, paired by seed. None if a
         seed of either did not reach the level.
       over_one: the same, minus that of the main optimizer with one gradient a step.
       reached: share of the seeds that reached the level.

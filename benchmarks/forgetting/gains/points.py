@@ -1,94 +1,97 @@
-"""The places of the map: one centre, and each factor varied from there."""
+"""What the map of a task is made of: a centre, the factors varied from there, and how gains are shown."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
-
-import optax
 
 from benchmarks.forgetting.methods import Main, Method
 from benchmarks.forgetting.methods.adamw import alone
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.profit_lagged import profit_lagged
-from benchmarks.forgetting.tasks import Task, digits
+from benchmarks.forgetting.tasks import Task
+
+# One place of a map: a named tuple with a field for each factor, and those "batch" and "ratio" on every map.
+Point = Any
 
 
-class Point(NamedTuple):
-    """One place of the map.
-
-    Attributes:
-      base_steps: steps that the old model was trained for: how converged it is.
-      angle: degrees by which the new digits are rotated: how far the new task lies.
-      batch: examples for one gradient: how little of it is noise.
-      ratio: λ_main/λ_ref.
-      n_ref: reference steps.
-      main: name of the main optimizer in `MAINS`.
-    """
-
-    base_steps: int = 500
-    angle: float = 35.0
-    batch: int = 128
-    ratio: float = 10.0
-    n_ref: int = 1
-    main: str = "AdamW"
-
-
-class MainOptimizer(NamedTuple):
-    """A main optimizer and how its rate compares with AdamW's.
+class Factor(NamedTuple):
+    """What is varied.
 
     Attributes:
-      optimizer: makes it, from its rate.
-      scale: by how much its rates are larger than AdamW's.
+      values: what it is set to.
+      label: of its axis.
+      scale: of its axis, "log" or "linear"; None for values side by side at equal distances.
     """
 
-    optimizer: Main
-    scale: float
+    values: tuple[float | str, ...]
+    label: str
+    scale: str | None = None
 
 
-CENTRE = Point()
-# AdamW's, two of the demo's three.
-RATES = (1e-4, 3e-4)
-MAINS = {
-    "AdamW": MainOptimizer(optax.adamw, 1.0),
-    "RMSProp": MainOptimizer(optax.rmsprop, 1.0),
-    "Lion": MainOptimizer(optax.lion, 0.3),
-    "SGD, momentum 0.9": MainOptimizer(lambda rate: optax.sgd(rate, momentum=0.9), 100.0),
-    "SGD": MainOptimizer(optax.sgd, 1000.0),
-}
-FACTORS: dict[str, tuple[float | str, ...]] = {
-    "base_steps": (15, 60, 125, 250, 500, 2000),
-    "angle": (10.0, 20.0, 35.0, 50.0, 65.0, 90.0),
-    "batch": (16, 32, 64, 128, 256, 1024),
-    "ratio": (1.0, 3.0, 10.0, 100.0, 1000.0, 10000.0),
-    "n_ref": (1, 2, 3, 5),
-    "main": tuple(MAINS),
-}
-LABELS = {
-    "base_steps": "steps that the old model was trained",
-    "angle": "degrees of rotation of the new task",
-    "batch": "examples in a batch",
-    "ratio": "λ_main / λ_ref",
-    "n_ref": "n_ref",
-    "main": "main optimizer",
-}
+class Unit(NamedTuple):
+    """How scores, which are more where they are better, and their differences are shown.
+
+    Attributes:
+      score: what a score is called.
+      gain: the unit of a gain, for headings and axes.
+      gains: what gains are in, for sentences.
+      level: the heading of levels.
+      gain_scale: what differences of scores are multiplied by.
+      level_scale: what scores are multiplied by.
+      decimals: how many are shown.
+    """
+
+    score: str
+    gain: str
+    gains: str
+    level: str
+    gain_scale: float
+    level_scale: float
+    decimals: int
 
 
-def points(factor: str) -> list[Point]:
+class Map(NamedTuple):
+    """A task on which gains are measured.
+
+    Attributes:
+      title: of the figure: the task, and which difference is a gain.
+      centre: the place from which each factor is varied.
+      factors: by the name of their field in `centre`.
+      unit: how gains are shown.
+      gradients: of a run at most at the lowest rate.
+      rates: `rates(point)` are the main optimizer's, the lowest first.
+      task: `task(point, seeds, store, quick)` is what is learnt at a place, from old models that may be kept in the
+        folder `store`, and may be tiny where it is `quick`.
+      methods: `methods(point)` are the forms at a place, "PROFIT" and "lagged", and the main optimizer alone, with one
+        gradient a step, "alone", and with as many as PROFIT takes, "alone, equal".
+    """
+
+    title: str
+    centre: Point
+    factors: dict[str, Factor]
+    unit: Unit
+    gradients: int
+    rates: Callable[[Point], Sequence[float]]
+    task: Callable[[Point, Sequence[int], Path, bool], Task]
+    methods: Callable[[Point], dict[str, Method]]
+
+
+def points(mapped: Map, factor: str) -> list[Point]:
     """The centre with each value of one factor."""
-    changes: list[dict[str, Any]] = [{factor: value} for value in FACTORS[factor]]
-    return [CENTRE._replace(**change) for change in changes]
+    return [mapped.centre._replace(**{factor: value}) for value in mapped.factors[factor].values]
 
 
-def task(point: Point, seeds: Sequence[int]) -> Task:
-    """What is learnt at this place."""
-    return digits.rotated_digits(seeds, point.angle, point.base_steps)
+def forms_and_alone(main: str, optimizer: Main, n_ref: int) -> dict[str, Method]:
+    """Both forms around a main optimizer, and that alone with as many gradients a step as each of them takes.
 
-
-def methods(point: Point) -> dict[str, Method]:
-    """The forms at this place, and the main optimizer alone with as many gradients a step as each of them takes."""
-    main = MAINS[point.main].optimizer
+    Args:
+      main: what methods' names call the main optimizer.
+      optimizer: makes it, from its rate.
+      n_ref: PROFIT's reference steps.
+    """
     return {
-        "alone": alone(point.main, main),
-        "alone, equal": alone(point.main, main, point.n_ref + 1),
-        "PROFIT": profit(point.n_ref, main=main)._replace(name=f"PROFIT around {point.main}, n_ref {point.n_ref}"),
-        "lagged": profit_lagged(main=main)._replace(name=f"lagged around {point.main}"),
+        "alone": alone(main, optimizer),
+        "alone, equal": alone(main, optimizer, n_ref + 1),
+        "PROFIT": profit(n_ref, main=optimizer)._replace(name=f"PROFIT around {main}, n_ref {n_ref}"),
+        "lagged": profit_lagged(main=optimizer)._replace(name=f"lagged around {main}"),
     }

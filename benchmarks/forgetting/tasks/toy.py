@@ -93,6 +93,7 @@ def toy(
     size: Size | None = None,
     store: Path | None = None,
     on_base: Callable[[int], None] = lambda seed: None,
+    new_square: tuple[float, float] = NEW_SQUARE,
 ) -> Task:
     """Models trained on the old square, which are to learn the new one. A score is a mean squared error, negated.
 
@@ -102,12 +103,13 @@ def toy(
       size: how large the problem is; None for the paper's size.
       store: a folder that keeps the old models, so that they are trained once. None to keep nothing.
       on_base: is told each seed whose old model is there.
+      new_square: where it begins and ends along both axes. Old models do not depend on it.
     """
     size = size or Size()
     model = Model(_activation(activation), size.width)
     numbers = jnp.asarray(list(seeds))
     keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 3))(numbers)
-    data = jax.vmap(lambda key: _toy(key, size.examples, noise=1.0))(keys[:, 0])
+    data = jax.vmap(lambda key: _toy(key, size.examples, 1.0, new_square))(keys[:, 0])
     # The examples of all seeds in one row, of which each trains on its own stretch.
     data = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), data)
     train = jnp.arange(len(numbers) * size.examples).reshape(len(numbers), size.examples)
@@ -118,11 +120,11 @@ def toy(
         params.append(_kept(path, functools.partial(old_model, key, data.old, indices)))
         on_base(seed)
     return Task(
-        name=f"the toy problem with {activation}, {size}",
+        name=f"the toy problem with {activation}, {size}{_unless_the_papers(new_square)}",
         seeds=numbers,
         data=data,
         train=train,
-        held_out=jax.vmap(lambda key: _toy(key, size.held_out, noise=0.0))(keys[:, 2]),
+        held_out=jax.vmap(lambda key: _toy(key, size.held_out, 0.0, new_square))(keys[:, 2]),
         params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
         batch=lambda data, indices, key: _taken(data.new, indices),
         loss=functools.partial(_error, model),
@@ -131,6 +133,11 @@ def toy(
         old_batch=lambda data, indices, key: _taken(data.old, indices),
         is_head=_is_head,
     )
+
+
+def _unless_the_papers(new_square: tuple[float, float]) -> str:
+    low, high = new_square
+    return "" if new_square == NEW_SQUARE else f", new square {low:g} to {high:g}"
 
 
 def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
@@ -149,9 +156,9 @@ def _dense(features: int, inputs: jax.Array, name: str | None = None) -> jax.Arr
     return nn.Dense(features, kernel_init=init, bias_init=init, name=name)(inputs)
 
 
-def _toy(key: jax.Array, n: int, noise: float) -> Toy:
+def _toy(key: jax.Array, n: int, noise: float, new_square: tuple[float, float] = NEW_SQUARE) -> Toy:
     old_key, new_key = jax.random.split(key)
-    return Toy(_examples(old_key, OLD_SQUARE, n, noise), _examples(new_key, NEW_SQUARE, n, noise))
+    return Toy(_examples(old_key, OLD_SQUARE, n, noise), _examples(new_key, new_square, n, noise))
 
 
 def _examples(key: jax.Array, square: tuple[float, float], n: int, noise: float) -> Examples:
