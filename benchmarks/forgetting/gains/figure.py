@@ -22,7 +22,7 @@ def plot(path: Path, mapped: Map, gains: Sequence[Gain], found: Sequence[Predict
     """Draw the map as a PNG."""
     factors = [factor for factor in mapped.factors if any(each.factor == factor for each in gains)]
     n_panels = len(factors) + 1
-    columns = min(3, n_panels)
+    columns = min(4 if n_panels > 6 else 3, n_panels)
     rows = -(-n_panels // columns)
     figure = Figure(figsize=(4.1 * columns, 3.9 * rows + 0.6), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
@@ -54,7 +54,10 @@ def _draw_factor(axis: Axes, mapped: Map, gains: Sequence[Gain], factor: str) ->
     if centre is not None:
         axis.axvline(centre, color="0.6", linewidth=1, linestyle=":")
     labels = [value if isinstance(value, str) else f"{value:g}" for value in values]
-    axis.set_xticks(list(places.values()), labels, rotation=30 if max(map(len, labels)) > _LONG else 0)
+    axis.set_xticks(list(places.values()), labels)
+    if max(map(len, labels)) > _LONG:
+        for tick in axis.get_xticklabels():
+            tick.set(rotation=30, ha="right", rotation_mode="anchor")
     axis.set_xticks([], minor=True)
     axis.set_xlabel(label)
     axis.set_ylabel(_gain_label(mapped.unit))
