@@ -18,7 +18,7 @@ class ProfitMetrics(NamedTuple):
 
     Attributes:
       inner_product: ω = ⟨Δ, g⟩ over all leaves together; complex leaves enter by the real part.
-      cosine: ω / (‖Δ‖ ‖g‖), 0 where either norm is 0. Values that stay near −1 announce a collapse: what is left of
+      cosine: ω / (‖Δ‖ ‖g‖), 0 where either norm is 0. Values that stay near −1 may announce a collapse: what is left of
         the gradient after projecting is then mostly noise. NaN where Δ, g or ω was not finite.
       conflict: whether ω < 0, that is, whether the projection changed the gradient.
       displacement_norm: ‖Δ‖.

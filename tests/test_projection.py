@@ -371,3 +371,9 @@ def test_derivatives_are_finite_where_nothing_is_projected(delta):
     of_g, of_d = jax.grad(lambda g, d: jnp.sum(orthogonalize(g, d)[0]), argnums=(0, 1))(g, d)
     np.testing.assert_array_equal(of_g, [1, 1])
     np.testing.assert_array_equal(of_d, [0, 0])
+
+
+def test_sums_take_every_one_of_many_leaves():
+    gradient = {f"{i}": jnp.full(1, i + 1.0) for i in range(150)}
+    _, metrics = orthogonalize(gradient, jax.tree.map(jnp.negative, gradient))
+    assert metrics.inner_product == -sum((i + 1) ** 2 for i in range(150))

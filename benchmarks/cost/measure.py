@@ -100,8 +100,9 @@ def measure(case: Case, plan: Plan, on_progress: OnProgress = lambda *_: None) -
     """Compile every arm, then time them all."""
     executables: dict[str, Any] = {}
     compile_seconds: dict[str, list[float]] = {}
-    # Untimed: the first compilation of a case does for all of them what is done but once.
-    compile_step(case, plan.arms[0], plan.compiler_options)
+    # Untimed: an arm's first compilation does what is done but once, and the next one profits.
+    for arm in _recompiled(plan):
+        compile_step(case, arm, plan.compiler_options)
     for arms in _compile_rounds(plan):
         for arm in arms:
             on_progress(f"{case.name}: compiling {arm.name}", 0)
@@ -159,8 +160,14 @@ def program(executable: Any) -> Program:
 
 
 def _compile_rounds(plan: Plan) -> list[list[Arm]]:
-    often = [arm for arm in plan.arms if arm.name in plan.recompiled]
-    return [list(plan.arms)] + [often] * (plan.compilations - 1)
+    """The arms to compile, round by round, in another order each time."""
+    rounds = [list(plan.arms), *[_recompiled(plan)] * (plan.compilations - 1)]
+    random = np.random.default_rng(0)
+    return [[arms[i] for i in random.permutation(len(arms))] for arms in rounds]
+
+
+def _recompiled(plan: Plan) -> list[Arm]:
+    return [arm for arm in plan.arms if arm.name in plan.recompiled]
 
 
 def _page_faults() -> int:

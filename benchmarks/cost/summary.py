@@ -168,7 +168,9 @@ def _floor(norm: Measured, gradient: Measured, gradients: int) -> Sequence[float
 
 
 def _ratio(values: Sequence[float], others: Sequence[float]) -> Interval | None:
-    """The ratio of what was measured in the same round. Some programs were compiled in fewer rounds than others."""
+    """The ratio of what was measured in the same round; of medians for programs that were compiled in fewer rounds."""
+    if values and others and len(values) != len(others):
+        return Interval(float(np.median(values) / np.median(others)), None, None)
     return _interval([x / y for x, y in zip(values, others, strict=False)])
 
 
