@@ -165,7 +165,7 @@ def _print(rows: list[Row], runs: list[Run], methods: tuple[Method, ...], about:
         f" {about['angle']:g} degrees (new) first reaches {level} %; means over {n_seeds} paired seeds ± 95 % Student-t"
         f" intervals. The old models started at {100 * base.mean():.1f} % (the lowest at {100 * base.min():.1f} %)."
         f" {twice.name} averages {twice.gradients} batches a step, as many as PROFIT takes. A cosine between"
-        f" displacement and gradient near -1 announces a collapse."
+        f" displacement and gradient near -1 may announce a collapse."
     )
     for sentence in describe(runs, LEVEL):
         console.print(f"- {sentence}")

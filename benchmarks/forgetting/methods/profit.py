@@ -60,5 +60,5 @@ def closure_step(
 
 
 def cosine(state: optax.OptState) -> dict[str, jax.Array]:
-    """The cosine between displacement and gradient, which near -1 announces a collapse."""
+    """The cosine between displacement and gradient, which near -1 may announce a collapse."""
     return {"cosine": optax.tree.get(state, "cosine")}
