@@ -7,7 +7,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import flax.linen as nn
 import numpy as np
 import pytest
 import typer
@@ -69,23 +68,12 @@ def test_a_quick_run_in_a_process_of_its_own(tmp_path):
     assert picture.std() > 0.05
 
 
-class Linear(nn.Module):
-    """A model that compiles in no time."""
-
-    @nn.compact
-    def __call__(self, images):
-        return nn.Dense(10)(images)
-
-
 BASIC = {"rates": "1e-3,2e-3", "ratio": "10", "n-ref": "1", "batch": "32", "seeds": "3", "steps": "6", "angle": "35"}
 
 
 @pytest.fixture
-def small_run(monkeypatch, tmp_path):
+def small_run(linear_models, tmp_path):
     """The command on untrained linear models: a function of its options that returns the JSON file."""
-    monkeypatch.setattr(digits, "Model", Linear)
-    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
-    monkeypatch.setattr(digits, "CONVERGED", 0.0)
 
     def run(*flags, **changes):
         options = {**BASIC, "output": str(tmp_path), **changes}

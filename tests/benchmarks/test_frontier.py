@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 from benchmarks.forgetting import frontier
 from benchmarks.forgetting.tasks import digits
-from tests.benchmarks.test_demo import Linear, words
+from tests.benchmarks.test_demo import words
 
 
 def invoke(*options):
@@ -18,11 +18,7 @@ def invoke(*options):
     return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
 
 
-@pytest.fixture(autouse=True)
-def linear_models(monkeypatch):
-    monkeypatch.setattr(digits, "Model", Linear)
-    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
-    monkeypatch.setattr(digits, "CONVERGED", 0.0)
+pytestmark = pytest.mark.usefixtures("linear_models")
 
 
 def test_methods_are_tuned_on_other_seeds_than_they_are_reported_on(tmp_path):

@@ -17,8 +17,7 @@ from benchmarks.forgetting.gains.points import points
 from benchmarks.forgetting.gains.toy import TOY
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Interval
-from benchmarks.forgetting.tasks import digits
-from tests.benchmarks.test_demo import Linear, words
+from tests.benchmarks.test_demo import words
 
 CENTRE = DIGITS.centre
 
@@ -164,9 +163,7 @@ def only(monkeypatch, mapped, **values):
         monkeypatch.setitem(mapped.factors, name, mapped.factors[name]._replace(values=(value,)))
 
 
-def test_the_command_at_toy_size(monkeypatch, tmp_path):
-    monkeypatch.setattr(digits, "Model", Linear)
-    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
+def test_the_command_at_toy_size(linear_models, monkeypatch, tmp_path):
     only(monkeypatch, DIGITS, n_ref=2, main="SGD")
     result = invoke("--quick", "--factors", "n_ref,main", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output

@@ -6,15 +6,11 @@ from typer.testing import CliRunner
 
 from benchmarks.forgetting import variants
 from benchmarks.forgetting.demo import Size
-from benchmarks.forgetting.tasks import digits
-from tests.benchmarks.test_demo import Linear, words
+from tests.benchmarks.test_demo import words
 
 
 @pytest.fixture
-def invoke(monkeypatch):
-    monkeypatch.setattr(digits, "Model", Linear)
-    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
-    monkeypatch.setattr(digits, "CONVERGED", 0.0)
+def invoke(linear_models, monkeypatch):
     monkeypatch.setattr(variants, "FULL", Size((1e-3,), seeds=2, steps=2))
     app = typer.Typer()
     app.command()(variants.main)

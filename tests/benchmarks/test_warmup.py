@@ -3,7 +3,6 @@
 import json
 import re
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,24 +63,8 @@ def test_generated_classes_look_like_pixels_and_can_be_learnt():
     assert fitted.score(flat[1000:], labels[1000:]) > 0.8
 
 
-class Linear(nn.Module):
-    """A model that compiles in no time."""
-
-    @nn.compact
-    def __call__(self, images):
-        return nn.Dense(10)(images)
-
-
-@pytest.fixture
-def linear(monkeypatch):
-    """Untrained linear models in place of converged ones."""
-    monkeypatch.setattr(digits, "Model", Linear)
-    monkeypatch.setattr(digits, "_trained", lambda steps, key, data, train: Linear().init(key, data.upright[:1]))
-    monkeypatch.setattr(digits, "CONVERGED", 0.0)
-
-
 @pytest.mark.parametrize("kind", FAR)
-def test_a_far_task_is_the_digits_transformed(linear, kind):
+def test_a_far_task_is_the_digits_transformed(linear_models, kind):
     task = far_digits(kind, seeds=[7])
     images, labels = FAR[kind](np.asarray(task.data.upright).reshape(-1, 8, 8), np.asarray(task.data.labels))
     np.testing.assert_allclose(task.data.new_images, images.reshape(-1, 64), atol=1e-6)
@@ -183,7 +166,7 @@ def invoke(*options):
     return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
 
 
-def test_a_quick_run_writes_report_and_numbers(linear, tmp_path):
+def test_a_quick_run_writes_report_and_numbers(linear_models, tmp_path):
     options = ("--quick", "--tasks", "labels permuted", "--seeds", "3", "--steps", "20", "--output", str(tmp_path))
     result = invoke(*options)
     assert result.exit_code == 0, result.output
@@ -197,7 +180,7 @@ def test_a_quick_run_writes_report_and_numbers(linear, tmp_path):
     assert np.shape(content["runs"]["labels permuted"][0]["new"]) == (3, 21)
 
 
-def test_an_unconverged_old_model_ends_the_run(linear, monkeypatch, tmp_path):
+def test_an_unconverged_old_model_ends_the_run(linear_models, monkeypatch, tmp_path):
     monkeypatch.setattr(digits, "CONVERGED", 0.98)
     result = invoke("--quick", "--output", str(tmp_path))
     assert result.exit_code == 1
