@@ -93,6 +93,19 @@ def check_positive(name: str, value: Any) -> None:
         raise ValueError(f"{name} must be above 0, got {value!r}. The paper's values lie between 10 and 10,000.")
 
 
+def check_decay(name: str, value: Any) -> None:
+    """An error unless `value` is a number in [0, 1), or a schedule. Traced values cannot be looked at."""
+    if callable(value) or isinstance(value, jax.Array):
+        return
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or np.ndim(value):
+        raise TypeError(
+            f"{name} must be a number in [0, 1) or a schedule of steps, got {value!r} of type {type(value).__name__}. "
+            "Pass 0 to remember the last gradient alone."
+        )
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}. Pass a number such as 0.5.")
+
+
 def check_option_of_form(name: str, value: Any, only: Any, form: str) -> None:
     """An error unless an option has the one value that `form` knows."""
     if value != only:

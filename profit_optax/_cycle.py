@@ -177,13 +177,13 @@ def zero_delta(
     with _checks.reference_arguments():
         updates, _ = jax.eval_shape(options.reference_optimizer.update, grads, reference_state, params)
     return jax.tree.map(
-        lambda p, u: jnp.zeros_like(p, dtype=_delta_dtype(u.dtype, options.displacement_dtype)), params, updates
+        lambda p, u: jnp.zeros_like(p, dtype=kept_dtype(u.dtype, options.displacement_dtype)), params, updates
     )
 
 
 def difference(displaced: chex.ArrayTree, params: chex.ArrayTree, dtype: jnp.dtype | None) -> chex.ArrayTree:
     """θ' − θ, in `dtype` or else in the dtypes of the parameters."""
-    return jax.tree.map(lambda p, q: _subtract(p, q, _delta_dtype(q.dtype, dtype)), displaced, params)
+    return jax.tree.map(lambda p, q: _subtract(p, q, kept_dtype(q.dtype, dtype)), displaced, params)
 
 
 def move(params: chex.ArrayTree, target: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
@@ -200,7 +200,7 @@ def _subtract(x: jax.Array, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.where(unmoved, -jnp.zeros((), wide), x - y).astype(dtype)
 
 
-def _delta_dtype(dtype: jnp.dtype, asked: jnp.dtype | None) -> jnp.dtype:
+def kept_dtype(dtype: jnp.dtype, asked: jnp.dtype | None) -> jnp.dtype:
     """The dtype in which Δ is kept, where that of the updates is `dtype` and another one may have been asked for."""
     if asked is None:
         return dtype
