@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from profit_optax import _checks, _projection
+from profit_optax import _axes, _checks, _projection
 
 T = TypeVar("T")
 
@@ -163,11 +163,7 @@ def like(tree: chex.ArrayTree, before: chex.ArrayTree) -> chex.ArrayTree:
 def _like_leaf(x: Any, before: Any) -> Any:
     if x is None or not (hasattr(x, "dtype") and hasattr(before, "dtype")):
         return before if x is None else x
-    if x.dtype != before.dtype:
-        x = x.astype(before.dtype)
-    # Types have shardings on meshes with explicit axes: a state that is sharded makes updates that are.
-    sharding = jax.typeof(before).sharding
-    return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
+    return _axes.sharded_like(x if x.dtype == before.dtype else x.astype(before.dtype), before)
 
 
 def zero_delta(

@@ -156,7 +156,7 @@ def _project(
     def project_leaf(g: jax.Array, d: jax.Array) -> jax.Array:
         projected = _widened(g, s.dtype) - coefficient * _widened(d, s.dtype)
         # Bit for bit: subtracting 0 would turn -0 into 0, and flush what is below the normal numbers.
-        return jnp.where(coefficient == 0, g, projected.astype(g.dtype))
+        return jnp.where(coefficient == 0, g, _axes.sharded_like(projected.astype(g.dtype), g))
 
     return jax.tree.map(project_leaf, gradient, displacement), _metrics(products, conflict, finite, s, t)
 
