@@ -14,7 +14,7 @@ import optax
 from jax import dtypes
 
 # With optax.inject_hyperparams these arrive as JAX arrays.
-_INJECTED = ("n_ref", "warmup_steps", "displacement_dtype", "unroll")
+_INJECTED = ("n_ref", "warmup_steps", "displacement_dtype", "unroll", "dtype")
 
 
 def check_count(name: str, value: Any, minimum: int) -> int:
