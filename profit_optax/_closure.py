@@ -167,7 +167,7 @@ def profit(
             count=jnp.zeros((), jnp.int32),
             optimizer_state=inner.optimizer_state,
             reference_state=inner.reference_state,
-            metrics=_projection.zero_metrics(params),
+            metrics=_projection.zero_metrics(params, axis_name),
         )
 
     def update_fn(

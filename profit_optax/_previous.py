@@ -91,7 +91,7 @@ def orthogonalize_to_previous(
         return OrthogonalizeToPreviousState(
             count=jnp.zeros((), jnp.int32),
             previous=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=_cycle.kept_dtype(p.dtype, dtype)), params),
-            metrics=_projection.zero_metrics(params),
+            metrics=_projection.zero_metrics(params, axis_name),
         )
 
     def update_fn(
