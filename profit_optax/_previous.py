@@ -136,7 +136,8 @@ def orthogonalize_to_previous(
     return optax.GradientTransformation(init_fn, update_fn)
 
 
-def _average(decay: jax.typing.ArrayLike, memory: jax.Array, gradient: jax.Array) -> jax.Array:
+def _average(decay: Any, memory: jax.Array, gradient: jax.Array) -> jax.Array:
     """The memory decay · m + (1 − decay) · g, to be rounded once. Entries of m that overflowed begin anew."""
     wide = memory.astype(jnp.promote_types(memory.dtype, jnp.float32))
-    return decay * jnp.where(jnp.isfinite(wide), wide, 0) + (1 - decay) * gradient
+    average: jax.Array = decay * jnp.where(jnp.isfinite(wide), wide, 0) + (1 - decay) * gradient
+    return average
