@@ -11,7 +11,7 @@ from tests import regression
 from tests.algorithm1 import add, float64, project, scale
 
 EPS = float(jnp.finfo(jnp.float32).eps)
-DECAYS = {"last": 0.0, "average": 0.5, "schedule": optax.linear_schedule(0.0, 0.75, 4)}
+DECAYS = {"last": 0.0, "average": 0.7, "schedule": optax.linear_schedule(0.0, 0.75, 4)}
 
 
 def some_gradients(steps, seed=0, dtype="float32"):
