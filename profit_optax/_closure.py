@@ -50,6 +50,9 @@ def profit(
     conflicts with the displacement of those steps, puts the weights back and lets `optimizer` take the step that
     stays. Start from a *converged* model and nearby data; from elsewhere, warm up first.
 
+    Only the direction of the displacement matters, up to curvature of the order of the reference rate: where a step may
+    not cost more than one gradient, `orthogonalize_to_previous` takes the direction of the step before.
+
     Args:
       optimizer: the main optimizer O, such as `optax.adamw(1e-4)`. It sees the undisplaced parameters.
       reference_optimizer: O_ref, as a rule plain `optax.sgd` at 1/10 to 1/10,000 of the main rate. It sees the
