@@ -148,8 +148,8 @@ def profit(
 
       Frozen leaves: `mask`, or only the trained subtree as `params`. `optax.partition` with `optax.set_to_zero` inside
       *both* optimizers is right, too, but their gradients then count in the metrics, and a NaN among them poisons the
-      step. `optax.masked` and `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it sees only
-      `grads`: use `reject_nonfinite`.
+      step. `optax.masked` and `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it sees
+      only `grads`: use `reject_nonfinite`.
 
       Convolutions on CPUs: XLA computes their gradients many times slower in loops and branches (JAX's issue 12868), so
       with n_ref above 8 or `warmup_steps` use `profit_transparent` there.
