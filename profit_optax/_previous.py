@@ -91,7 +91,9 @@ def orthogonalize_to_previous(
         params = _masking.prune(mask, params, params)
         return OrthogonalizeToPreviousState(
             count=jnp.zeros((), jnp.int32),
-            previous=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=_cycle.kept_dtype(p.dtype, dtype)), params),
+            previous=jax.tree.map(
+                lambda p: jnp.zeros_like(p, dtype=_cycle.kept_dtype(jnp.result_type(p), dtype)), params
+            ),
             metrics=_projection.zero_metrics(params, axis_name),
         )
 

@@ -13,11 +13,19 @@ from tests import regression
 
 
 def one_line(
-    optimizer: Any, reference_optimizer: Any = None, *, displacement_dtype: Any = None, **options: Any
+    optimizer: Any,
+    reference_optimizer: Any = None,
+    warmup_steps: int = 0,
+    displacement_dtype: Any = None,
+    mask: Any = None,
+    axis_name: Any = None,
 ) -> optax.GradientTransformation:
     """`orthogonalize_to_previous` before an optimizer, made as the forms with reference steps are."""
     del reference_optimizer
-    return optax.chain(profit_optax.orthogonalize_to_previous(dtype=displacement_dtype, **options), optimizer)
+    line = profit_optax.orthogonalize_to_previous(
+        warmup_steps=warmup_steps, dtype=displacement_dtype, mask=mask, axis_name=axis_name
+    )
+    return optax.chain(line, optimizer)
 
 
 class Case(NamedTuple):
