@@ -97,9 +97,9 @@ def profit_transparent(
       would also be updated at displaced weights: in a model that has them prefer `profit`.
 
       A schedule inside `optimizer` counts main steps, of which there is one in n_ref + 1 calls: one that was built for
-      the steps of the loop would run n_ref + 1 times too slowly. Make it skip, as in
-      `optax.adamw(lambda step: schedule((n_ref + 1) * step))`. `optax.inject_hyperparams` around the whole counts
-      calls, and takes the loop's schedule as it is.
+      the steps of the loop would run n_ref + 1 times too slowly. Make it skip:
+      `optax.adamw(lambda step: schedule((n_ref + 1) * step))`. With a warm-up, whose steps are one call each, let
+      `optax.inject_hyperparams` around the whole count the calls: it takes the loop's schedule as it is.
     """
     options = _cycle.make_options(
         optimizer,
