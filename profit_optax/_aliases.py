@@ -35,7 +35,8 @@ def profit_sgd(
     """PROFIT around `optax.sgd`, with plain SGD at `learning_rate / lr_ratio` for the reference steps.
 
     Args:
-      learning_rate: λ_main, a number or a schedule of *main* steps.
+      learning_rate: λ_main, a number or a schedule of *main* steps. The transparent form takes n_ref + 1 steps of the
+        loop for one: `lambda step: schedule((n_ref + 1) * step)` makes one of a schedule in steps of the loop.
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
         same main step, divided by this.
       n_ref: reference steps in a main step; 1 for `form="lagged"`.
@@ -114,7 +115,8 @@ def profit_adamw(
     """PROFIT around `optax.adamw`, with plain SGD at `learning_rate / lr_ratio` for the reference steps.
 
     Args:
-      learning_rate: λ_main, a number or a schedule of *main* steps.
+      learning_rate: λ_main, a number or a schedule of *main* steps. The transparent form takes n_ref + 1 steps of the
+        loop for one: `lambda step: schedule((n_ref + 1) * step)` makes one of a schedule in steps of the loop.
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
         same main step, divided by this.
       n_ref: reference steps in a main step; 1 for `form="lagged"`.

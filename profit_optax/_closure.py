@@ -93,7 +93,8 @@ def profit(
         statistics of the step are those of this pass.
       * `value_and_grad_fn(params, batch) -> (value, grads)`: what `jax.value_and_grad(loss_fn)` returns, also with
         `has_aux=True`. Values and aux from inside are dropped. Gradients must come reduced over data-parallel
-        devices and unscaled under loss scaling; they are cast to the dtypes of `grads`.
+        devices and unscaled under loss scaling; they are cast to the dtypes of `grads`. Those of complex leaves must be
+        conjugated, here and in `grads`, as for any Optax optimizer: `jax.tree.map(jnp.conj, grads)`.
       * `batches`: the step's other batches, a pytree whose every leaf has a leading axis of length n_ref. Typed PRNG
         keys may be leaves. Required in warm-up too.
       * further keyword arguments go to `optimizer` if it takes any.

@@ -95,6 +95,11 @@ def profit_transparent(
       as they are work: `optax.apply_if_finite`, `optax.MultiSteps` for accumulation, `optax.inject_hyperparams`. An
       edit of the parameters between two cycles is taken over; one within a cycle is overwritten. BatchNorm statistics
       would also be updated at displaced weights: in a model that has them prefer `profit`.
+
+      A schedule inside `optimizer` counts main steps, of which there is one in n_ref + 1 calls: one that was built for
+      the steps of the loop would run n_ref + 1 times too slowly. Make it skip:
+      `optax.adamw(lambda step: schedule((n_ref + 1) * step))`. With a warm-up, whose steps are one call each, let
+      `optax.inject_hyperparams` around the whole count the calls: it takes the loop's schedule as it is.
     """
     options = _cycle.make_options(
         optimizer,

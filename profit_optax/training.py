@@ -39,7 +39,8 @@ def make_train_step(
     there are batches.
 
     Args:
-      loss_fn: `loss_fn(params, batch)`, a scalar, or with `has_aux` the pair of it and a pytree.
+      loss_fn: `loss_fn(params, batch)`, a scalar, or with `has_aux` the pair of it and a pytree. The gradients of
+        complex leaves are conjugated, as Optax wants them.
       tx: the optimizer, also inside chains and wrappers. Clipping goes inside both optimizers of PROFIT.
       has_aux: whether `loss_fn` returns a pair.
       donate: whether the memory of params and state is given to the results. What was passed is gone then.

@@ -152,6 +152,30 @@ def test_schedules_of_both_optimizers_count_main_steps(form, n_ref, warmup_steps
     assert state.count == steps
 
 
+@pytest.mark.parametrize("n_ref", [1, 3])
+def test_a_schedule_in_steps_of_the_loop_is_followed_by_the_transparent_form_if_it_skips(n_ref):
+    steps = 4
+    tx = profit_sgd(lambda step: rate((n_ref + 1) * step), RATIO, n_ref, form="transparent")
+    grads = np.tile(np.float32([[1, 0]] * n_ref + [[0, 1]]), (steps, 1, 1))
+    _, theta, _, metrics = run_on_gradients(tx, "transparent", grads, jnp.zeros(2), n_ref)
+    first_calls = (n_ref + 1) * np.arange(steps)
+    np.testing.assert_array_equal(np.diff(theta[:, 1], prepend=0), -rate(first_calls))
+    np.testing.assert_array_equal(metrics.displacement_norm, n_ref * rate(first_calls) / RATIO)
+
+
+@pytest.mark.parametrize("warmup_steps", [0, 2])
+@pytest.mark.parametrize("n_ref", [1, 3])
+def test_a_schedule_that_is_injected_into_the_transparent_form_counts_steps_of_the_loop(n_ref, warmup_steps):
+    steps = 4
+    injected = optax.inject_hyperparams(profit_sgd, static_args=("n_ref", "warmup_steps"))
+    tx = injected(rate, RATIO, n_ref, form="transparent", warmup_steps=warmup_steps)
+    grads = np.tile(np.float32([[1, 0]] * n_ref + [[0, 1]]), (steps, 1, 1))
+    grads[:warmup_steps, 0] = [0, 1]
+    _, theta, _, _ = run_on_gradients(tx, "transparent", grads, jnp.zeros(2), n_ref, warmup_steps)
+    calls = forms.main_calls(steps, n_ref, warmup_steps)
+    np.testing.assert_array_equal(np.diff(theta[:, 1], prepend=0), -rate(calls))
+
+
 @pytest.mark.parametrize("warmup_steps", [0, 2])
 def test_schedules_of_the_lagged_form_count_its_steps(warmup_steps):
     steps = 6

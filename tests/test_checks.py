@@ -417,3 +417,57 @@ def test_unroll_of_another_type(unroll):
 def test_unroll_below_1():
     with raises(ValueError, "unroll must be at least 1, got 0"):
         profit(SGD, SGD, 3, unroll=0)
+
+
+@pytest.mark.parametrize("value", ["1e-4", None, (1e-4,), np.array([1e-4, 1e-3]), jnp.ones(2)], ids=repr)
+@pytest.mark.parametrize("make", [profit_sgd, profit_adamw])
+def test_rates_that_are_neither_numbers_nor_schedules(make, value):
+    with raises(TypeError, "learning_rate must be a number or a schedule of steps", f"got {value!r} of type", "1e-4"):
+        make(value)
+
+
+@pytest.mark.parametrize("value", [1e-4, np.float32(1e-4), np.array(1e-4), jnp.float32(1e-4), lambda step: 1e-4])
+@pytest.mark.parametrize("make", [profit_sgd, profit_adamw])
+def test_rates_of_every_kind(make, value):
+    make(value).init(PARAMS)
+
+
+@pytest.mark.parametrize("value", [np.array([1.0, 2.0]), jnp.array([1.0, 2.0])], ids=type)
+@pytest.mark.parametrize("make", [profit_sgd, profit_adamw])
+def test_ratios_that_are_several_numbers(make, value):
+    with raises(TypeError, "lr_ratio must be a number above 0", f"got {value!r} of type", "two optimizers"):
+        make(0.1, lr_ratio=value)
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent, lambda *_, **options: profit_adamw(0.1, **options)])
+@pytest.mark.parametrize("name", ["n_ref", "warmup_steps"])
+def test_counts_that_32_bits_do_not_hold(make, name):
+    with raises(ValueError, f"{name} must be at most 2147483647", "got 2147483648", "32 bits"):
+        make(SGD, SGD, **{name: 2**31})
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent, lambda *_, **options: profit_sgd(0.1, **options)])
+@pytest.mark.parametrize("value", ["float8_e4m3fn", jnp.float8_e5m2])
+def test_displacement_dtypes_that_cannot_be_added_up(make, value):
+    with raises(TypeError, "displacement_dtype must have 16 bits or more", f"got {jnp.dtype(value).name}", "bfloat16"):
+        make(SGD, SGD, displacement_dtype=value)
+
+
+def test_a_missing_closure_may_have_been_dropped_by_a_wrapper():
+    with raises(ValueError, "value_and_grad_fn is missing", "If you did pass it", "optax.lookahead", "extra arguments"):
+        update(fn=None)
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+def test_a_gradient_that_stands_beside_a_whole_branch(make):
+    tx = make(SGD, SGD)
+    extra = {"value_and_grad_fn": value_and_grad_fn, "batches": {"x": jnp.ones((1, 3))}} if make is profit else {}
+    with raises(ValueError, "grads must have the tree structure of params", "expected:", "got:"):
+        tx.update(
+            {"w": jnp.ones(()), "b": jnp.ones(())}, tx.init(PARAMS), PARAMS | {"w": {"inner": jnp.ones(())}}, **extra
+        )
+
+
+def test_reject_nonfinite_with_axes_that_are_no_names():
+    with raises(TypeError, "axis_name must be the name of a mesh axis", "got 5 of type int"):
+        reject_nonfinite(SGD, 1, axis_name=5)

@@ -201,3 +201,36 @@ def test_the_closure_form_gives_the_parameters_as_they_are(wrap):
 def test_a_state_without_profit_is_an_error(opt_state):
     with pytest.raises(ValueError, match="opt_state must hold the state of profit"):
         eval_params(opt_state, jnp.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"v": jnp.ones(3)}, r"tree structure of params\.\n  expected: .*'v'.*\n  got: .*'w'"),
+        ({"w": jnp.ones(3), "v": jnp.ones(3)}, r"tree structure of params\.\n  expected: .*'v'.*\n  got: .*'w'"),
+        ({"w": {"deeper": jnp.ones(3)}}, r"tree structure of params\.\n  expected: .*'deeper'.*\n  got: .*'w'"),
+        ({"w": jnp.ones(4)}, r"shapes of params: at \['w'\] expected \(4,\), got \(3,\)"),
+        (None, r"tree structure of params"),
+    ],
+)
+def test_parameters_of_another_tree_than_that_of_the_state_are_an_error(params, message):
+    state = optax.chain(profit_transparent(optax.sgd(0.1), optax.sgd(0.1))).init({"w": jnp.ones(3)})
+    with pytest.raises(ValueError, match=rf"(?s)θ in opt_state must have the {message}.*Pass the parameters that bel"):
+        eval_params(state, params)
+
+
+def test_a_leaf_of_another_shape_is_found_beside_masked_ones():
+    tx = optax.partition(dict.fromkeys("ab", profit_transparent(optax.sgd(0.1), optax.sgd(0.1))), {"x": "a", "y": "b"})
+    state = tx.init({"x": jnp.ones(2), "y": jnp.ones(2)})
+    with pytest.raises(ValueError, match=r"at \['y'\] expected \(3,\), got \(2,\)"):
+        eval_params(state, {"x": jnp.ones(2), "y": jnp.ones(3)})
+
+
+@pytest.mark.parametrize("params", [{"w": jnp.ones(3), "v": jnp.ones(2)}, jnp.ones((2, 3))], ids=["dict", "matrix"])
+def test_flatten_goes_inside_and_around_it_is_an_error_that_says_so(params):
+    around = optax.flatten(profit_transparent(optax.adam(0.1), optax.sgd(0.1)))
+    with pytest.raises(ValueError, match=r"optax\.flatten, go inside both optimizers"):
+        eval_params(around.init(params), params)
+    inside = profit_transparent(optax.flatten(optax.adam(0.1)), optax.flatten(optax.sgd(0.1)))
+    updates, state = inside.update(params, inside.init(params), params)
+    forms.assert_same(eval_params(state, optax.apply_updates(params, updates)), params)

@@ -217,3 +217,22 @@ def test_reject_nonfinite_accepts_trees_without_entries(tree):
     updates, state = tx.update(tree, tx.init(tree))
     assert jax.tree.structure(updates) == jax.tree.structure(tree)
     assert state.last_finite
+
+
+def test_reject_nonfinite_hands_extra_arguments_to_objects_of_optax():
+    inner = profit(optax.sgd(0.1), optax.sgd(1e-3))
+    tx, plain = reject_nonfinite(optax.MultiSteps(inner, 1), 1), reject_nonfinite(inner, 1)
+    updates, state = update_of(tx)(ones(), tx.init(ones()), ones(), ones(1))
+    expected, _ = update_of(plain)(ones(), plain.init(ones()), ones(), ones(1))
+    assert same(updates, expected)
+    assert state.inner_state.inner_opt_state.count == 1
+
+
+def test_reject_nonfinite_decides_for_all_shards_of_a_named_axis():
+    tx = reject_nonfinite(optax.sgd(1.0, momentum=0.9), 1, axis_name="shard")
+    grads = jnp.ones((4, 3)).at[1, 2].set(jnp.nan)
+    state = jax.vmap(tx.init)(grads)
+    updates, after = jax.vmap(tx.update, axis_name="shard")(grads, state)
+    assert np.all(updates == 0)
+    assert same(after.inner_state, state.inner_state)
+    assert after.total_notfinite.tolist() == [1, 1, 1, 1]

@@ -201,7 +201,7 @@ def test_what_is_no_loss_and_what_is_no_optimizer_is_an_error():
 def test_the_train_step_imports_no_form():
     nodes = ast.walk(ast.parse(inspect.getsource(training)))
     imported = [(node.module, alias.name) for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names]
-    assert [name for module, name in imported if module.startswith("profit_optax")] == ["_checks"]
+    assert [name for module, name in imported if module.startswith("profit_optax")] == ["_checks", "_extra_args"]
 
 
 def test_the_package_imports_no_library_of_the_integrations():
@@ -277,3 +277,67 @@ def test_metrics_of_several_forms_in_one_optimizer_are_left_out():
     params, _, metrics = step(params, tx.init(params), jnp.ones((1, 2)))
     assert list(metrics) == ["loss"]
     assert float(params["w"][0]) < 1
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tx: tx,
+        lambda tx: optax.chain(optax.clip(10.0), reject_nonfinite(optax.apply_if_finite(tx, 3), 3)),
+        lambda tx: optax.partition({"all": tx}, dict.fromkeys("wbv", "all")),
+    ],
+    ids=["bare", "chain", "partition"],
+)
+@pytest.mark.parametrize("length", [1, N_REF, N_REF + 2])
+def test_a_group_that_ends_within_a_cycle_is_an_error_that_names_the_size(length, wrap):
+    message = r"batches must be in groups of n_ref \+ 1 = 3 .* got a group of \d.* group_batches\(loader, 3\)"
+    with pytest.raises(ValueError, match=message):
+        run(wrap(OPTIMIZERS["transparent"]), regression.data(1, length))
+
+
+def test_a_group_may_hold_several_cycles():
+    data = regression.data(2, N_REF + 1)
+    together = {name: x.reshape(1, -1, *x.shape[2:]) for name, x in data.items()}
+    params, state, _ = run(OPTIMIZERS["transparent"], together)
+    expected, _, _ = run(OPTIMIZERS["transparent"], data)
+    assert state.count == 2
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=64 * EPS, atol=64 * EPS), params, expected)
+
+
+@pytest.mark.parametrize("length", [1, N_REF, N_REF + 2])
+def test_too_few_and_too_many_batches_for_the_closure_form_name_the_size_of_a_group(length):
+    with pytest.raises(ValueError, match=r"n_ref = 2, got shape .* group n_ref \+ 1 .* group_batches\(loader, 3\)"):
+        run(OPTIMIZERS["closure"], regression.data(1, length))
+
+
+def test_a_group_of_one_for_one_reference_step_is_not_told_to_add_an_axis():
+    with pytest.raises(ValueError, match=r"group_batches\(loader, 2\)") as error:
+        run(profit(MAIN, REFERENCE), regression.data(1, 1))
+    assert "x[None]" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["has_aux", "donate"])
+def test_flags_that_are_neither_true_nor_false_are_an_error(name):
+    with pytest.raises(TypeError, match=f"{name} must be True or False, got 'no' of type str"):
+        make_train_step(regression.loss_fn, MAIN, **{name: "no"})
+
+
+def test_batches_of_different_dtypes_are_an_error_that_names_the_leaf():
+    loader = [{"x": np.ones(2, np.float32)}, {"x": np.ones(2, np.int32)}]
+    with pytest.raises(ValueError, match=r"same dtypes .* at \['x'\] expected float32, got int32 at place 1"):
+        next(group_batches(loader, 2))
+
+
+def test_the_closure_reaches_objects_of_optax():
+    params, state, _ = run(optax.MultiSteps(OPTIMIZERS["closure"], 1), regression.data(3, N_REF + 1))
+    expected, _, _ = run(OPTIMIZERS["closure"], regression.data(3, N_REF + 1))
+    assert state.inner_opt_state.count == 3
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=64 * EPS, atol=64 * EPS), params, expected)
+
+
+def test_an_optimizer_that_takes_other_keywords_only_is_not_handed_the_closure():
+    adversarial = optax.chain(optax.contrib.normalize(), optax.sgd(0.05))
+    # It keeps the parameters themselves in its state, which cannot be donated twice.
+    params, _, seen = run(optax.contrib.sam(MAIN, adversarial), regression.data(4, 2), donate=False)
+    assert list(seen[0]) == ["loss"]
+    assert optax.tree.norm(optax.tree.sub(params, regression.params())) > 0
