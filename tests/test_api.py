@@ -19,10 +19,10 @@ SIGNATURES = {
     "displacement_dtype=None, reset_reference_state=False, unroll=None, mask=None, axis_name=None)",
     "profit_transparent": "(optimizer, reference_optimizer, n_ref=1, *, warmup_steps=0, displacement_dtype=None, "
     "reset_reference_state=False, mask=None, axis_name=None)",
-    "one_line": "(optimizer, reference_optimizer, *, warmup_steps=0, displacement_dtype=None, axis_name=None)",
+    "orthogonalize_to_previous": "(decay=0.0, *, warmup_steps=0, dtype=None, mask=None, axis_name=None)",
     "eval_params": "(opt_state, params)",
     "orthogonalize": "(gradient, displacement, *, axis_name=None)",
-    "reject_nonfinite": "(inner, max_consecutive_errors)",
+    "reject_nonfinite": "(inner, max_consecutive_errors, *, axis_name=None)",
 }
 # Only how these begin: the rest are Optax's own keywords.
 BEGINNINGS = {
