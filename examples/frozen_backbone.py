@@ -1,4 +1,4 @@
-"""A frozen backbone and a trained head: `optax.partition` inside both optimizers of PROFIT."""
+"""A frozen backbone and a trained head, by a mask."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -31,12 +31,7 @@ def new_task(steps: int = 60) -> Iterator[Any]:
         yield {"x": x, "y": jnp.sum(jnp.tanh(x), axis=-1) + 0.5 * jax.random.normal(noise, x.shape[:-1])}
 
 
-def head_only(optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-    labels = {"backbone": "frozen", "head": "trained"}
-    return optax.partition({"trained": optimizer, "frozen": optax.set_to_zero()}, labels)
-
-
-tx = profit(head_only(optax.adamw(1e-2)), head_only(optax.sgd(1e-3)), n_ref=N_REF)
+tx = profit(optax.adamw(1e-2), optax.sgd(1e-3), n_ref=N_REF, mask={"backbone": False, "head": True})
 value_and_grad_fn = jax.value_and_grad(loss_fn)
 
 

@@ -1,4 +1,4 @@
-"""LoRA with PROFIT: only the adapters are parameters, and the frozen weights cost neither state nor gradients."""
+"""LoRA with PROFIT: low-rank adapters are trained, and frozen weights cost neither state nor a backward pass."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,59 +6,67 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 
 from profit_optax import profit
-from profit_optax.integrations.nnx import update_arguments
 
 N_REF, WIDTH, RANK = 1, 64, 2
 
 
-class Model(nnx.Module):
-    def __init__(self, rngs: nnx.Rngs):
-        self.hidden = nnx.Linear(4, WIDTH, rngs=rngs)
-        base = nnx.Linear(WIDTH, WIDTH, rngs=rngs)
-        self.mixed = nnx.LoRA(WIDTH, RANK, WIDTH, base_module=base, rngs=rngs)
-        self.head = nnx.Linear(WIDTH, 1, rngs=rngs)
-
-    def __call__(self, x: jax.Array) -> jax.Array:
-        return self.head(nnx.tanh(self.mixed(nnx.tanh(self.hidden(x)))))[..., 0]
+def loss_fn(params: Any, batch: Any) -> jax.Array:
+    weights, adapters = params["weights"], params["adapters"]
+    hidden = jnp.tanh(batch["x"] @ weights["hidden"])
+    mixed = jnp.tanh(hidden @ weights["mixed"] + hidden @ adapters["a"] @ adapters["b"])
+    return jnp.mean((mixed @ weights["head"] - batch["y"]) ** 2)
 
 
-def loss_fn(model: Model, batch: Any) -> jax.Array:
-    return jnp.mean((model(batch["x"]) - batch["y"]) ** 2)
+def initial_params() -> Any:
+    """The weights, which come from your checkpoint, and adapters that change nothing yet."""
+    hidden, mixed, head, a = jax.random.split(jax.random.key(0), 4)
+    return {
+        "weights": {
+            "hidden": jax.random.normal(hidden, (4, WIDTH)) / 2,
+            "mixed": jax.random.normal(mixed, (WIDTH, WIDTH)) / 8,
+            "head": jax.random.normal(head, (WIDTH,)) / 8,
+        },
+        "adapters": {"a": jax.random.normal(a, (WIDTH, RANK)) / 8, "b": jnp.zeros((RANK, WIDTH))},
+    }
 
 
 def new_task(steps: int = 40) -> Iterator[Any]:
     """The batches of each step: leaves [N_REF + 1, 32, ...]."""
     for key in jax.random.split(jax.random.key(1), steps):
         x = jax.random.normal(key, (N_REF + 1, 32, 4))
-        yield {"x": x, "y": jnp.sin(jnp.sum(x, axis=-1))}
+        yield {"x": x, "y": jnp.tanh(jnp.sum(x, axis=-1))}
 
 
-@nnx.jit
-def train_step(model: Model, optimizer: nnx.Optimizer, batches: Any) -> jax.Array:
+tx = profit(optax.adamw(1e-2), optax.sgd(1e-3), n_ref=N_REF, mask={"weights": False, "adapters": True})
+value_and_grad_fn = jax.value_and_grad(loss_fn)
+
+
+@jax.jit
+def train_step(params: Any, opt_state: Any, batches: Any) -> Any:
     first = jax.tree.map(lambda x: x[0], batches)
     others = jax.tree.map(lambda x: x[1:], batches)
-    trained = nnx.DiffState(0, nnx.LoRAParam)  # gradients of the adapters alone
-    loss, grads = nnx.value_and_grad(loss_fn, argnums=trained)(model, first)
-    optimizer.update(model, grads, **update_arguments(loss_fn, model, others, wrt=nnx.LoRAParam))
-    return loss
+    loss, grads = value_and_grad_fn(params, first)
+    updates, opt_state = tx.update(grads, opt_state, params, value_and_grad_fn=value_and_grad_fn, batches=others)
+    return optax.apply_updates(params, updates), opt_state, loss
 
 
-def size(state: Any) -> int:
-    return sum(x.size for x in jax.tree.leaves(state))
+def size(tree: Any) -> int:
+    return sum(x.size for x in jax.tree.leaves(tree))
 
 
-def main() -> tuple[Model, nnx.Optimizer]:
-    """The fine-tuned model and its optimizer."""
-    model = Model(nnx.Rngs(0))  # yours comes from a checkpoint
-    optimizer = nnx.Optimizer(model, profit(optax.adamw(1e-2), optax.sgd(1e-3), n_ref=N_REF), wrt=nnx.LoRAParam)
-    losses = [float(train_step(model, optimizer, batches)) for batches in new_task()]
-    trained, weights = size(nnx.state(model, nnx.LoRAParam)), size(nnx.state(model, nnx.Param))
-    print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {trained} of {weights} weights are trained")
-    print(f"optimizer state: {size(optimizer.opt_state)} numbers")
-    return model, optimizer
+def main() -> tuple[Any, Any]:
+    """The fine-tuned parameters and the state of the optimizer."""
+    params = initial_params()
+    opt_state = tx.init(params)
+    losses = []
+    for batches in new_task():
+        params, opt_state, loss = train_step(params, opt_state, batches)
+        losses.append(float(loss))
+    print(f"loss {losses[0]:.2f} -> {losses[-1]:.2f}; {size(params['adapters'])} of {size(params)} weights are trained")
+    print(f"optimizer state: {size(opt_state)} numbers")
+    return params, opt_state
 
 
 if __name__ == "__main__":

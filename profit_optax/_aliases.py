@@ -24,6 +24,9 @@ def profit_sgd(
     warmup_steps: int = 0,
     displacement: Literal["accumulate", "subtract"] = "accumulate",
     displacement_dtype: Any = None,
+    reset_reference_state: bool = False,
+    unroll: bool | int | None = None,
+    mask: Any = None,
     axis_name: Any = None,
     momentum: jax.typing.ArrayLike | None = None,
     nesterov: bool = False,
@@ -40,6 +43,9 @@ def profit_sgd(
       warmup_steps: for that many first steps the main optimizer is alone.
       displacement: as in `profit`, for the closure form only.
       displacement_dtype: as in `profit`.
+      reset_reference_state: as in `profit`.
+      unroll: as in `profit`, for the closure form only.
+      mask: which leaves are trained, as in `profit`.
       axis_name: as in `profit`.
       momentum: as in `optax.sgd`, for the main optimizer.
       nesterov: as in `optax.sgd`, for the main optimizer.
@@ -64,6 +70,7 @@ def profit_sgd(
       What is said there of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
       both optimizers, build them with `profit`.
     """
+    _checks.check_rate("learning_rate", learning_rate)
     optimizer = optax.sgd(learning_rate, momentum, nesterov, accumulator_dtype)
     return _form(
         optimizer,
@@ -72,8 +79,11 @@ def profit_sgd(
         n_ref,
         form,
         displacement,
+        unroll,
         warmup_steps=warmup_steps,
         displacement_dtype=displacement_dtype,
+        reset_reference_state=reset_reference_state,
+        mask=mask,
         axis_name=axis_name,
     )
 
@@ -87,6 +97,9 @@ def profit_adamw(
     warmup_steps: int = 0,
     displacement: Literal["accumulate", "subtract"] = "accumulate",
     displacement_dtype: Any = None,
+    reset_reference_state: bool = False,
+    unroll: bool | int | None = None,
+    mask: Any = None,
     axis_name: Any = None,
     b1: jax.typing.ArrayLike = 0.9,
     b2: jax.typing.ArrayLike = 0.999,
@@ -94,7 +107,7 @@ def profit_adamw(
     eps_root: jax.typing.ArrayLike = 0.0,
     mu_dtype: Any = None,
     weight_decay: optax.ScalarOrSchedule = 1e-4,
-    mask: chex.ArrayTree | Callable[[chex.ArrayTree], Any] | None = None,
+    weight_decay_mask: chex.ArrayTree | Callable[[chex.ArrayTree], Any] | None = None,
     nesterov: bool = False,
 ) -> optax.GradientTransformationExtraArgs:
     """PROFIT around `optax.adamw`, with plain SGD at `learning_rate / lr_ratio` for the reference steps.
@@ -108,6 +121,9 @@ def profit_adamw(
       warmup_steps: for that many first steps the main optimizer is alone.
       displacement: as in `profit`, for the closure form only.
       displacement_dtype: as in `profit`.
+      reset_reference_state: as in `profit`.
+      unroll: as in `profit`, for the closure form only.
+      mask: which leaves are trained, as in `profit`.
       axis_name: as in `profit`.
       b1: as in `optax.adamw`, for the main optimizer.
       b2: as in `optax.adamw`, for the main optimizer.
@@ -115,7 +131,7 @@ def profit_adamw(
       eps_root: as in `optax.adamw`, for the main optimizer.
       mu_dtype: as in `optax.adamw`, for the main optimizer.
       weight_decay: as in `optax.adamw`, for the main optimizer; it decays θ, never Δ.
-      mask: as in `optax.adamw`, for the weight decay of the main optimizer.
+      weight_decay_mask: the `mask` of `optax.adamw`: which leaves decay.
       nesterov: as in `optax.adamw`, for the main optimizer.
 
     Returns:
@@ -137,7 +153,10 @@ def profit_adamw(
       What is said there of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
       both optimizers, build them with `profit`.
     """
-    optimizer = optax.adamw(learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, mask, nesterov=nesterov)
+    _checks.check_rate("learning_rate", learning_rate)
+    optimizer = optax.adamw(
+        learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, weight_decay_mask, nesterov=nesterov
+    )
     return _form(
         optimizer,
         learning_rate,
@@ -145,8 +164,11 @@ def profit_adamw(
         n_ref,
         form,
         displacement,
+        unroll,
         warmup_steps=warmup_steps,
         displacement_dtype=displacement_dtype,
+        reset_reference_state=reset_reference_state,
+        mask=mask,
         axis_name=axis_name,
     )
 
@@ -158,24 +180,26 @@ def _form(
     n_ref: int,
     form: Form,
     displacement: Literal["accumulate", "subtract"],
+    unroll: bool | int | None,
     **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
     n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
     warmup_steps = _checks.check_count("warmup_steps", options["warmup_steps"], minimum=0)
     _checks.check_positive("lr_ratio", lr_ratio)
     _checks.check_choice("form", form, ("closure", "transparent", "lagged"))
-    _checks.check_choice("displacement", displacement, ("accumulate", "subtract"))
     if form != "closure":
         _checks.check_option_of_form("displacement", displacement, "accumulate", form)
+        _checks.check_option_of_form("unroll", unroll, None, form)
     if form == "lagged":
         _checks.check_option_of_form("n_ref", n_ref, 1, form)
 
     reference = optax.sgd(_reference_rate(learning_rate, lr_ratio, n_ref, warmup_steps))
     if form == "lagged":
+        del options["reset_reference_state"], options["mask"]
         return profit_lagged(optimizer, reference, **options)
     if form == "transparent":
         return profit_transparent(optimizer, reference, n_ref, **options)
-    return profit(optimizer, reference, n_ref, displacement=displacement, **options)
+    return profit(optimizer, reference, n_ref, displacement=displacement, unroll=unroll, **options)
 
 
 def _reference_rate(

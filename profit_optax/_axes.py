@@ -1,7 +1,7 @@
-"""Sums over trees whose leaves are sharded by hand, each over its own mesh axes."""
+"""Sums over trees whose leaves are sharded by hand, each over its own mesh axes, and shardings in types."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -19,8 +19,8 @@ _BY_HAND = " over which parameters are sharded by hand. Under jax.jit with shard
 def leaf_axes(axis_name: Any, *trees: Any) -> list[Axes]:
     """The mesh axes over which each leaf of trees of one structure is sharded, as far as a collective is concerned.
 
-    Under `check_vma=True` the type of a leaf says over which axes its values differ, and that decides. Elsewhere
-    values carry no such type, and what `axis_name` says is taken.
+    What `axis_name` says is taken. Under `check_vma=True` the type of a leaf says over which axes its values differ:
+    that decides where nothing is said, and elsewhere a leaf that is the same along an axis is not sharded over it.
 
     Args:
       axis_name: None, a name, a tuple of names, or a prefix pytree of these.
@@ -30,11 +30,14 @@ def leaf_axes(axis_name: Any, *trees: Any) -> list[Axes]:
       One tuple of axis names for each leaf.
     """
     leaves = zip(*map(jax.tree.leaves, trees), strict=True)
+    varying = [frozenset.union(*map(_varying_axes, leaf)) for leaf in leaves]
+    if axis_name is None:
+        return [tuple(sorted(axes, key=str)) for axes in varying]
     declared = _broadcast_axes(trees[0], axis_name)
     untracked = {axis for axes in declared for axis in axes if not is_tracked(axis, _BY_HAND)}
     return [
-        tuple(sorted(frozenset.union(*map(_varying_axes, leaf)) | untracked.intersection(axes), key=str))
-        for leaf, axes in zip(leaves, declared, strict=True)
+        tuple(sorted((types | untracked).intersection(axes), key=str))
+        for types, axes in zip(varying, declared, strict=True)
     ]
 
 
@@ -49,11 +52,30 @@ def sum_leaves(values: Sequence[Any], axes: Sequence[Axes], initial: Any) -> Any
     Returns:
       A pytree like each of `values`, the same on every device.
     """
+    totals = ((_total(group), names) for names, group in _groups(values, axes))
+    return functools.reduce(_add, (lax.psum(total, names) if names else total for total, names in totals), initial)
+
+
+def max_leaves(values: Sequence[jax.Array], axes: Sequence[Axes], initial: jax.Array) -> jax.Array:
+    """The largest of one value a leaf, as in `sum_leaves`."""
+    for names, group in _groups(values, axes):
+        largest = functools.reduce(jnp.maximum, group)
+        initial = jnp.maximum(initial, lax.pmax(largest, names) if names else largest)
+    return initial
+
+
+def sharded_like(x: jax.Array, other: jax.Array) -> jax.Array:
+    """`x` in the sharding of `other`: on meshes with explicit axes types have one, and a sharded state's spreads."""
+    sharding = jax.typeof(other).sharding
+    return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
+
+
+def _groups(values: Sequence[Any], axes: Sequence[Axes]) -> Iterable[tuple[Axes, list[Any]]]:
+    """The values of the leaves that are sharded over the same axes."""
     groups: dict[Axes, list[Any]] = {}
     for value, names in zip(values, axes, strict=True):
         groups.setdefault(names, []).append(value)
-    totals = (lax.psum(_total(group), names) if names else _total(group) for names, group in groups.items())
-    return functools.reduce(_add, totals, initial)
+    return groups.items()
 
 
 def _total(values: Sequence[Any]) -> Any:
@@ -75,8 +97,6 @@ def _add(tree: Any, other: Any) -> Any:
 
 
 def _broadcast_axes(tree: Any, axis_name: Any) -> list[Axes]:
-    if axis_name is None:
-        return [()] * len(jax.tree.leaves(tree))
     try:
         per_leaf = jax.tree.broadcast(axis_name, tree, is_leaf=_is_axes)
     except ValueError as error:

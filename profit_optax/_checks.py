@@ -1,8 +1,10 @@
 """What is validated, and the words of every error."""
 
+import contextlib
+import inspect
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -12,7 +14,7 @@ import optax
 from jax import dtypes
 
 # With optax.inject_hyperparams these arrive as JAX arrays.
-_INJECTED = ("n_ref", "warmup_steps", "displacement_dtype")
+_INJECTED = ("n_ref", "warmup_steps", "displacement_dtype", "unroll")
 
 
 def check_count(name: str, value: Any, minimum: int) -> int:
@@ -30,6 +32,8 @@ def check_count(name: str, value: Any, minimum: int) -> int:
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}. Pass a whole number.")
     if count < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {count}.{_COUNT_REMEDIES.get(name, '')}")
+    if count > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST}, got {count}. Steps are counted in 32 bits.")
     return count
 
 
@@ -42,12 +46,16 @@ def _static(name: str) -> str:
     )
 
 
+# What an int32 holds.
+_MOST = 2**31 - 1
+
 _NUMBERS: Any = (numbers.Real, np.generic, np.ndarray)
 
 _COUNT_REMEDIES = {
     "n_ref": " Without a reference step PROFIT is its main optimizer: use that one by itself, or n_ref=1.",
     "warmup_steps": " Pass 0 to start with PROFIT at once.",
     "max_consecutive_errors": " Pass 0 to let every non-finite update through.",
+    "unroll": " Pass True for no loop at all, False for one step in the loop's body, None for what is fastest.",
 }
 
 
@@ -81,13 +89,35 @@ def check_positive(name: str, value: Any) -> None:
     """An error unless `value` is a number above 0. Traced values, such as injected ones, cannot be looked at."""
     if isinstance(value, jax.Array):
         return
-    if not isinstance(value, _NUMBERS):
+    if not isinstance(value, _NUMBERS) or np.ndim(value):
         raise TypeError(
             f"{name} must be a number above 0, got {value!r} of type {type(value).__name__}. For a ratio that changes, "
             "build the form from two optimizers with schedules of their own."
         )
     if not value > 0:
         raise ValueError(f"{name} must be above 0, got {value!r}. The paper's values lie between 10 and 10,000.")
+
+
+def check_decay(name: str, value: Any) -> None:
+    """An error unless `value` is a number in [0, 1), or a schedule. Traced values cannot be looked at."""
+    if callable(value) or isinstance(value, jax.Array):
+        return
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or np.ndim(value):
+        raise TypeError(
+            f"{name} must be a number in [0, 1) or a schedule of steps, got {value!r} of type {type(value).__name__}. "
+            "Pass 0 to remember the last gradient alone."
+        )
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}. Pass a number such as 0.5.")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """An error unless `value` is a number or a schedule. Traced values, such as injected ones, are numbers."""
+    if not (callable(value) or isinstance(value, (jax.Array, *_NUMBERS))) or np.ndim(value):
+        raise TypeError(
+            f"{name} must be a number or a schedule of steps, got {value!r} of type {type(value).__name__}. Pass one "
+            "such as 1e-4 or optax.cosine_decay_schedule(1e-4, 1000)."
+        )
 
 
 def check_option_of_form(name: str, value: Any, only: Any, form: str) -> None:
@@ -117,6 +147,11 @@ def check_dtype(name: str, value: Any) -> jnp.dtype | None:
             f"{name} must be a real floating-point dtype or None, got {dtype.name}. For complex leaves the matching "
             "complex dtype is taken."
         )
+    if jnp.finfo(dtype).bits < 16:
+        raise TypeError(
+            f"{name} must have 16 bits or more, got {dtype.name}, which JAX does not add to other dtypes. Pass "
+            '"bfloat16".'
+        )
     if dtypes.canonicalize_dtype(dtype) != dtype:
         raise TypeError(
             f"{name} must be a dtype that JAX keeps, got {dtype.name}, which it replaces by "
@@ -126,12 +161,49 @@ def check_dtype(name: str, value: Any) -> jnp.dtype | None:
 
 
 def check_optimizer(name: str, value: Any) -> None:
-    """An error unless `value` is an Optax gradient transformation."""
-    if not isinstance(value, optax.GradientTransformation):
+    """An error unless `value` is an Optax gradient transformation, or an object like one."""
+    if isinstance(value, type) or not (hasattr(value, "init") and hasattr(value, "update")):
         raise TypeError(
             f"{name} must be an optax.GradientTransformation such as optax.sgd(1e-4), got {value!r} of type "
             f"{type(value).__name__}. Call the factory if you passed one."
         )
+
+
+def check_reference_optimizer(value: Any) -> None:
+    """An error unless `value` is an optimizer that needs gradients and parameters alone."""
+    check_optimizer("reference_optimizer", value)
+    required = [
+        name
+        for name, parameter in inspect.signature(value.update).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty
+    ]
+    if required:
+        raise TypeError(_reference_needs(", ".join(required)))
+
+
+@contextlib.contextmanager
+def reference_arguments() -> Iterator[None]:
+    """An error that tells which of the two optimizers is meant, where one inside a chain needs more arguments."""
+    try:
+        yield
+    except TypeError as error:
+        if "required keyword-only" not in str(error):
+            raise
+        raise TypeError(_reference_needs(str(error).rpartition(":")[2].strip())) from error
+
+
+def _reference_needs(arguments: str) -> str:
+    return (
+        "reference_optimizer must need nothing but gradients and parameters, got one whose update requires "
+        f"{arguments}. It is handed no extra arguments: take plain optax.sgd for the reference steps, and this one as "
+        "the main optimizer."
+    )
+
+
+def check_unroll(value: Any) -> None:
+    """An error unless `value` is None, True, False, or a number of steps."""
+    if value is not None and not isinstance(value, (bool, np.bool_)):
+        check_count("unroll", value, minimum=1)
 
 
 def check_params(name: str, params: Any) -> None:
@@ -147,7 +219,8 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
             "value_and_grad_fn is missing: profit takes further gradients inside update, so call "
             "tx.update(grads, state, params, value_and_grad_fn=jax.value_and_grad(loss_fn), batches=batches). If "
             "your training loop can only call update(grads, state, params), use profit_transparent (n_ref + 1 calls "
-            "a step) or profit_lagged (one call a step) instead."
+            "a step) or profit_lagged (one call a step) instead. If you did pass it, a wrapper around profit has "
+            "dropped it, as optax.lookahead does and whatever else takes no extra arguments: put profit outside of it."
         )
     if not callable(value_and_grad_fn):
         raise TypeError(
@@ -163,14 +236,26 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
         shape = jnp.shape(leaf)
         if shape[:1] != (n_ref,):
             remedy = "stack the batches with jax.tree.map(lambda *x: jnp.stack(x), *list_of_batches)"
-            if n_ref == 1:
+            if n_ref == 1 and shape[:1] != (0,):
                 remedy = "add the axis with jax.tree.map(lambda x: x[None], batch)"
             raise ValueError(
                 f"batches{jax.tree_util.keystr(path)} must have a leading axis of length n_ref = {n_ref}, got shape "
                 f"{shape}. batches holds the {n_ref} batches of the step that come after the one that grads was "
-                f"taken on: {remedy}."
+                f"taken on: {remedy}. For make_train_step group n_ref + 1 of them: group_batches(loader, {n_ref + 1})."
             )
     return value_and_grad_fn
+
+
+def check_group(batches: Any, n_ref: int) -> None:
+    """An error if the group of a step, whose batches after the first one are these, is no whole number of cycles."""
+    for leaf in jax.tree.leaves(batches)[:1]:
+        size = 1 + np.shape(leaf)[0]
+        if size % (n_ref + 1):
+            raise ValueError(
+                f"batches must be in groups of n_ref + 1 = {n_ref + 1} for profit_transparent with n_ref = {n_ref}, or "
+                f"of a multiple, got a group of {size}: its cycles would end in the middle of a group. Group them with "
+                f"group_batches(loader, {n_ref + 1})."
+            )
 
 
 def check_no_masked_nodes(params: Any) -> None:
@@ -180,10 +265,9 @@ def check_no_masked_nodes(params: Any) -> None:
     if paths:
         raise ValueError(
             f"params{paths[0]} is a MaskedNode: optax.masked or optax.partition is wrapped around profit, so "
-            "value_and_grad_fn would be handed parameters with leaves missing. Freeze inside both optimizers instead: "
-            'freeze = lambda tx: optax.partition({"train": tx, "freeze": optax.set_to_zero()}, labels); '
-            "profit(freeze(optax.adamw(1e-4)), freeze(optax.sgd(1e-5))). Or pass only the trained subtree as params "
-            "and close over the rest."
+            "value_and_grad_fn would be handed parameters with leaves missing. Freeze with mask instead: "
+            "profit(optax.adamw(1e-4), optax.sgd(1e-5), mask=...), a pytree of bools with False for what is frozen. Or "
+            "pass only the trained subtree as params and close over the rest."
         )
 
 
@@ -211,19 +295,102 @@ def check_same_tree(
     tree: Any,
     reference_name: str,
     reference: Any,
+    *,
+    missing_leaves: bool = False,
     remedy: str = "Differentiate with respect to the same parameters that update is given.",
 ) -> None:
-    """An error unless two pytrees have one structure and one shape a leaf."""
-    structure: Any = jax.tree.structure(tree)
-    expected = jax.tree.structure(reference)
-    if structure != expected:
+    """An error unless two pytrees have one structure and one shape a leaf.
+
+    Args:
+      name: what the first tree is called.
+      tree: the first tree.
+      reference_name: what the other one is called.
+      reference: the other one.
+      missing_leaves: whether `tree` may have None beside a leaf, or a whole branch, of `reference`.
+      remedy: the end of the error.
+    """
+    is_leaf = _is_none if missing_leaves else None
+    structure: Any = jax.tree.structure(tree, is_leaf=is_leaf)
+    try:
+        others = structure.flatten_up_to(reference)
+    except ValueError:
+        others = None
+    if others is None or not (missing_leaves or structure == jax.tree.structure(reference)):
         raise ValueError(
-            f"{name} must have the tree structure of {reference_name}.\n  expected: {expected}\n  got:      "
-            f"{structure}\n{remedy}"
+            f"{name} must have the tree structure of {reference_name}.\n  expected: {jax.tree.structure(reference)}\n  "
+            f"got:      {structure}\n{remedy}"
         )
-    for (path, leaf), other in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(reference), strict=True):
-        if jnp.shape(leaf) != jnp.shape(other):
+    for (path, leaf), other in zip(jax.tree.leaves_with_path(tree, is_leaf=is_leaf), others, strict=True):
+        if leaf is not None and jnp.shape(leaf) != jnp.shape(other):
             raise ValueError(
-                f"{name} must have the shapes of {reference_name}: at {jax.tree_util.keystr(path) or 'the only leaf'} "
-                f"expected {jnp.shape(other)}, got {jnp.shape(leaf)}. {remedy}"
+                f"{name} must have the shapes of {reference_name}: at {_name(path)} expected {jnp.shape(other)}, got "
+                f"{jnp.shape(leaf)}. {remedy}"
             )
+
+
+def check_inexact(*names_and_trees: Any) -> None:
+    """An error unless all leaves of trees, given as name, tree, name, tree, are floating-point or complex arrays."""
+    for name, tree in zip(names_and_trees[::2], names_and_trees[1::2], strict=True):
+        for path, leaf in jax.tree.leaves_with_path(tree):
+            if not jnp.issubdtype(jnp.result_type(leaf), jnp.inexact):
+                raise TypeError(
+                    f"{name} must have floating-point or complex leaves, got {jnp.result_type(leaf)} at {_name(path)}. "
+                    "Nothing can be trained or projected there: leave the leaf out with mask, as in "
+                    "profit(..., mask=lambda params: jax.tree.map(lambda p: jnp.issubdtype(p.dtype, jnp.inexact), "
+                    "params)), or pass only floating-point leaves."
+                )
+
+
+def check_mask(mask: Any, tree: Any) -> None:
+    """An error unless `mask` is a prefix pytree of bools for `tree`."""
+    for path, leaf in jax.tree.leaves_with_path(mask, is_leaf=_is_none):
+        if not isinstance(leaf, (bool, np.bool_)):
+            raise TypeError(
+                f"mask must have True (trained) or False (frozen) as its leaves, got {leaf!r} of type "
+                f"{type(leaf).__name__} at {_name(path)}. It decides what is compiled: pass Python bools, or a "
+                "function of the parameters that returns them."
+            )
+    structure: Any = jax.tree.structure(mask)
+    try:
+        structure.flatten_up_to(tree)
+    except ValueError as error:
+        raise ValueError(
+            f"mask must be a prefix pytree of bools for the parameters, got {structure}, which is no prefix of "
+            f"{jax.tree.structure(tree)}. Write one bool for a whole branch, or one for each leaf."
+        ) from error
+
+
+def check_state(form: str, state: Any, expected: type) -> None:
+    """An error unless `state` is the state of `form`, of type `expected`."""
+    if not isinstance(state, expected):
+        came = type(state).__name__
+        if type(state) is tuple:
+            came += f" of {', '.join(type(part).__name__ for part in state)}"
+        raise ValueError(
+            f"state must be the {expected.__name__} of {form}, got a {came}: it is the state of "
+            "another optimizer. Use the optimizer that the state was made by. To change over, call init of the new one "
+            "on eval_params(opt_state, params), and go on from these parameters."
+        )
+
+
+def check_no_inner_form(name: str, state: Any) -> None:
+    """An error if the state of an inner optimizer holds that of a form of PROFIT."""
+    nodes = jax.tree.leaves(state, is_leaf=_is_form)
+    inner = [type(node).__name__ for node in nodes if _is_form(node)]
+    if inner:
+        raise ValueError(
+            f"{name} must not be or contain a form of PROFIT, got one with the state {inner[0]}. Pass the plain Optax "
+            "optimizers that the steps are to be taken with, such as optax.adamw(1e-4) and optax.sgd(1e-5)."
+        )
+
+
+def _is_form(x: Any) -> bool:
+    return isinstance(x, tuple) and hasattr(x, "reference_state") and hasattr(x, "metrics")
+
+
+def _is_none(x: Any) -> bool:
+    return x is None
+
+
+def _name(path: Any) -> str:
+    return jax.tree_util.keystr(path) or "the only leaf"

@@ -1,5 +1,6 @@
 """The closure form: one `update` is one whole step of Algorithm 1."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from profit_optax import _checks, _cycle, _projection
+from profit_optax import _checks, _cycle, _masking, _projection
 
 ValueAndGradFn = Callable[[chex.ArrayTree, Any], tuple[Any, chex.ArrayTree]]
 
@@ -39,6 +40,8 @@ def profit(
     displacement: Literal["accumulate", "subtract"] = "accumulate",
     displacement_dtype: Any = None,
     reset_reference_state: bool = False,
+    unroll: bool | int | None = None,
+    mask: Any = None,
     axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """PROFIT: fine-tuning that forgets less of the old task, around any two Optax optimizers.
@@ -60,6 +63,13 @@ def profit(
         complex leaf takes the matching complex dtype.
       reset_reference_state: re-initialise the reference optimizer at the start of each step. Otherwise its state
         lives on, as in the paper, and a schedule inside it counts reference steps.
+      unroll: how many reference steps the compiled loop has in its body, as in `jax.lax.scan`; True for no loop at
+        all. None is what is fastest where the program is lowered: no loop on CPUs up to n_ref = 8, and a loop
+        everywhere else, whose program does not grow with n_ref. The model is traced once in any case.
+      mask: which leaves are trained, as in `optax.add_decayed_weights`: a pytree of bools that is a prefix of the
+        parameters, or a function of the parameters that returns one; None for all. Leaves with False are frozen: they
+        stay bit for bit, whatever they hold, and take no state, no displacement, no part in sums and no backward pass.
+        `value_and_grad_fn` is handed the whole parameters all the same. Integer and bool leaves must be left out.
       axis_name: inside `shard_map` or `pmap` with *parameters* sharded by hand, the mesh axes they are sharded over:
         a name, a tuple of names, or a prefix pytree of these with None for replicated leaves. A tuple of names holds
         for every leaf, also where the parameters are a tuple: write `(("x",), ("y",))` for an axis each. Never the
@@ -140,19 +150,23 @@ def profit(
         reference_optimizer,
         warmup_steps=warmup_steps,
         displacement_dtype=displacement_dtype,
+        reset_reference_state=reset_reference_state,
+        mask=mask,
         axis_name=axis_name,
     )
     n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
-    _checks.check_flag("reset_reference_state", reset_reference_state)
+    _checks.check_unroll(unroll)
     _checks.check_choice("displacement", displacement, ("accumulate", "subtract"))
     take_reference_steps = _accumulated_steps if displacement == "accumulate" else _subtracted_steps
 
     def init_fn(params: chex.ArrayTree) -> ProfitState:
         _checks.check_no_masked_nodes(params)
+        params = _masking.prune(mask, params, params)
+        inner = _cycle.init_inner(options, params)
         return ProfitState(
             count=jnp.zeros((), jnp.int32),
-            optimizer_state=options.optimizer.init(params),
-            reference_state=reference_optimizer.init(params),
+            optimizer_state=inner.optimizer_state,
+            reference_state=inner.reference_state,
             metrics=_projection.zero_metrics(params),
         )
 
@@ -166,29 +180,35 @@ def profit(
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, ProfitState]:
         _checks.check_params("profit", params)
+        _checks.check_state("profit", state, ProfitState)
         _checks.check_no_masked_nodes(params)
         value_and_grad_fn = _checks.check_closure(value_and_grad_fn, batches, n_ref)
-        _checks.check_same_tree("grads", updates, "params", params)
-        grads, params = _cycle.strong_arrays(updates), _cycle.strong_arrays(params)
-        gradient_at = _gradient_function(value_and_grad_fn, batches, grads)
+        grads, theta = _masking.trained(mask, updates, params)
+
+        def gradient_at(trained: chex.ArrayTree, i: jax.typing.ArrayLike) -> chex.ArrayTree:
+            batch = jax.tree.map(lambda x: lax.dynamic_index_in_dim(jnp.asarray(x), i, keepdims=False), batches)
+            gradient = _checks.check_result(value_and_grad_fn(_masking.fill(trained, params), batch), updates)
+            return _cycle.like(_masking.restrict(gradient, grads), grads)
 
         def main_alone() -> _Displaced:
             if displacement == "accumulate":
-                delta = _cycle.zero_delta(options, grads, state.reference_state, params)
+                delta = _cycle.zero_delta(options, grads, state.reference_state, theta)
             else:
-                delta = _cycle.difference(params, params, options.displacement_dtype)
+                delta = _cycle.difference(theta, theta, options.displacement_dtype)
             return _cycle.Displacement(delta, state.reference_state), grads
 
         def displaced() -> _Displaced:
-            reference_state = reference_optimizer.init(params) if reset_reference_state else state.reference_state
-            return take_reference_steps(options, n_ref, gradient_at, grads, reference_state, params)
+            reference_state = reference_optimizer.init(theta) if reset_reference_state else state.reference_state
+            loop = functools.partial(_loop, n_ref, unroll)
+            return take_reference_steps(options, loop, gradient_at, grads, reference_state, theta)
 
         if options.warmup_steps == 0:
             reached, gradient = displaced()
         else:
-            reached, gradient = lax.cond(state.count < options.warmup_steps, main_alone, displaced)
-        step = _cycle.main_step(options, gradient, reached.delta, state, params, extra_args)
-        return step.updates, ProfitState(
+            reached, gradient = _cycle.choose(state.count < options.warmup_steps, main_alone, displaced)
+        scale = _cycle.scale_of(reached.delta) if displacement == "accumulate" else 1.0
+        step = _cycle.main_step(options, gradient, reached.delta, state, theta, extra_args, scale)
+        return _masking.whole_updates(step.updates, updates, params), ProfitState(
             count=optax.safe_increment(state.count),
             optimizer_state=step.optimizer_state,
             reference_state=reached.reference_state,
@@ -199,65 +219,91 @@ def profit(
 
 
 # The gradient at given parameters on the batch of reference step i + 1.
-_GradientFn = Callable[[chex.ArrayTree, jax.Array], chex.ArrayTree]
+_GradientFn = Callable[[chex.ArrayTree, jax.typing.ArrayLike], chex.ArrayTree]
 # The displacement, and the gradient there.
 _Displaced = tuple[_cycle.Displacement, chex.ArrayTree]
+# The displacement, θ + Δ, and the gradient there.
+_Accumulated = tuple[_cycle.Displacement, chex.ArrayTree, chex.ArrayTree]
 # θ', the reference state, and the gradient at θ'.
 _Subtracted = tuple[chex.ArrayTree, optax.OptState, chex.ArrayTree]
+_LoopFn = Callable[[Callable[[Any, Any], Any], Any], Any]
+
+# Up to so many reference steps are worth their code on CPUs.
+_UNROLLED = 8
 
 
-def _gradient_function(value_and_grad_fn: ValueAndGradFn, batches: Any, grads: chex.ArrayTree) -> _GradientFn:
-    def gradient_at(params: chex.ArrayTree, i: jax.Array) -> chex.ArrayTree:
-        batch = jax.tree.map(lambda x: lax.dynamic_index_in_dim(jnp.asarray(x), i, keepdims=False), batches)
-        gradient = _checks.check_result(value_and_grad_fn(params, batch), grads)
-        return optax.tree.cast_like(gradient, grads)
+def _loop(n_ref: int, unroll: bool | int | None, step: Callable[[Any, Any], Any], init: Any) -> Any:
+    """The reference steps: the model is traced once, however many there are and whatever is unrolled.
 
-    return gradient_at
-
-
-def _loop(n_ref: int, step: Callable[[jax.Array, Any], Any], init: Any) -> Any:
-    """One loop over the reference steps, of which a single one is lowered without a loop.
-
-    XLA would remove a loop of one step, but after choosing how to compute convolutions: their gradients in a loop take
-    it many times longer on CPUs (JAX's issue 12868). For one step JAX takes `unroll=True` as 1, which leaves the loop,
-    and 0 as entirely.
+    XLA for CPUs computes the gradients of convolutions in loops many times slower (JAX's issue 12868), and there every
+    pass of a loop writes out what it carries. Accelerators lose little to a loop, and save memory and compile time.
     """
-    return lax.fori_loop(0, n_ref, step, init, unroll=0 if n_ref == 1 else None)
+    if n_ref == 1:
+        return step(0, init)
+    if not _cycle.is_traced(init):
+        # Outside of programs a loop would be compiled anew at every call.
+        return functools.reduce(lambda carry, i: step(jnp.asarray(i), carry), range(n_ref), init)
+
+    def loop(unroll: bool | int, carry: Any) -> Any:
+        return lax.fori_loop(0, n_ref, body, carry, unroll=unroll)
+
+    # Traced once for both platforms.
+    body = jax.jit(step)
+    if unroll is not None:
+        return loop(unroll, init)
+    return lax.platform_dependent(
+        init, cpu=functools.partial(loop, n_ref <= _UNROLLED), default=functools.partial(loop, False)
+    )
 
 
 def _accumulated_steps(
     options: _cycle.Options,
-    n_ref: int,
+    loop: _LoopFn,
     gradient_at: _GradientFn,
     grads: chex.ArrayTree,
     reference_state: optax.OptState,
     params: chex.ArrayTree,
 ) -> _Displaced:
-    """The reference steps, with Δ as the sum of their updates."""
+    """The reference steps, with Δ as the sum of their updates, times `_cycle.scale_of` it."""
 
-    def step(i: jax.Array, carry: _Displaced) -> _Displaced:
-        displacement, gradient = carry
-        displaced = _cycle.displace(params, displacement.delta)
-        displacement = _cycle.reference_step(options, gradient, displacement, displaced)
-        return displacement, gradient_at(_cycle.displace(params, displacement.delta), i)
+    def step(i: jax.typing.ArrayLike, carry: _Accumulated) -> _Accumulated:
+        displacement, displaced, gradient = carry
+        displacement = _cycle.reference_step(options, gradient, displacement, displaced, scale)
+        displacement = displacement._replace(delta=_written_out(displacement.delta))
+        displaced = _cycle.displace(params, displacement.delta, scale)
+        return displacement, displaced, gradient_at(displaced, i)
 
-    zeros = _cycle.zero_delta(options, grads, reference_state, params)
-    delta = jax.tree.map(_computed_zeros, zeros, params)
-    return _loop(n_ref, step, (_cycle.Displacement(delta, reference_state), grads))
+    delta = _cycle.zero_delta(options, grads, reference_state, params)
+    scale = _cycle.scale_of(delta)
+    if _cycle.is_traced(params):
+        delta = jax.tree.map(_computed_zeros, delta, grads)
+    displacement, _, gradient = loop(step, (_cycle.Displacement(delta, reference_state), params, grads))
+    return displacement, gradient
 
 
 def _computed_zeros(zeros: jax.Array, param: jax.Array) -> jax.Array:
-    """Zeros that XLA does not know to be zeros.
+    """Zeros that XLA does not know to be zeros, and does not compute twice.
 
-    From a constant 0, and with n_ref 1, Δ = 0 − λ g is so cheap that XLA computes it anew from the first gradient
-    wherever it is used. That gradient then lives beside Δ to the end of the step: a copy of the parameters in memory.
+    From a constant 0, Δ = 0 − λ g is so cheap that XLA computes it anew from the first gradient wherever it is used.
+    That gradient then lives beside Δ to the end of the step: a copy of the parameters in memory, and more passes over
+    it. XLA takes a square root for expensive, and so writes Δ out once.
     """
-    return jnp.minimum(jnp.abs(lax.stop_gradient(param)), 0).astype(zeros.dtype)
+    # Not the smaller of the two, which is NaN where the parameter is.
+    return jnp.fmin(jnp.sqrt(jnp.abs(lax.stop_gradient(param))), 0).astype(zeros.dtype)
+
+
+def _written_out(tree: chex.ArrayTree) -> chex.ArrayTree:
+    """The same tree, each leaf of which XLA for GPUs computes by itself, and once.
+
+    In one kernel with θ + Δ, Δ could not be written over the gradient that it comes from, and a narrower Δ would be
+    kept as its wider copy; a difference would be taken before the next gradient, and held through it.
+    """
+    return jax.tree.map(lax.optimization_barrier, tree)
 
 
 def _subtracted_steps(
     options: _cycle.Options,
-    n_ref: int,
+    loop: _LoopFn,
     gradient_at: _GradientFn,
     grads: chex.ArrayTree,
     reference_state: optax.OptState,
@@ -265,13 +311,12 @@ def _subtracted_steps(
 ) -> _Displaced:
     """The reference steps, with Δ = θ' − θ as line 7 of Algorithm 1 has it."""
 
-    def step(i: jax.Array, carry: _Subtracted) -> _Subtracted:
+    def step(i: jax.typing.ArrayLike, carry: _Subtracted) -> _Subtracted:
         displaced, before, gradient = carry
-        updates, reference_state = options.reference_optimizer.update(gradient, before, displaced)
-        reference_state = _cycle.as_before(reference_state, before)
-        displaced = optax.apply_updates(displaced, updates)
+        updates, reference_state = _cycle.reference_updates(options, gradient, before, displaced)
+        displaced = _written_out(_cycle.displace(displaced, updates))
         return displaced, reference_state, gradient_at(displaced, i)
 
-    displaced, reference_state, gradient = _loop(n_ref, step, (params, reference_state, grads))
+    displaced, reference_state, gradient = loop(step, (params, reference_state, grads))
     delta = _cycle.difference(displaced, params, options.displacement_dtype)
     return _cycle.Displacement(delta, reference_state), gradient

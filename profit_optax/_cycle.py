@@ -7,14 +7,18 @@ the last g and the main optimizer's step at θ (`main_step`) follow.
 reference rate is small, rounding θ' loses most of it.
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from profit_optax import _checks, _projection, _unread
+from profit_optax import _axes, _checks, _projection
+
+T = TypeVar("T")
 
 
 class Options(NamedTuple):
@@ -25,6 +29,8 @@ class Options(NamedTuple):
       reference_optimizer: O_ref.
       warmup_steps: for how many first steps O is alone.
       displacement_dtype: the dtype in which Δ is kept, None for that of the reference updates.
+      reset_reference_state: whether O_ref starts anew in each main step.
+      mask: which leaves are trained; None for all.
       axis_name: the mesh axes over which parameters are sharded by hand.
     """
 
@@ -32,6 +38,8 @@ class Options(NamedTuple):
     reference_optimizer: optax.GradientTransformation
     warmup_steps: int
     displacement_dtype: jnp.dtype | None
+    reset_reference_state: bool
+    mask: Any
     axis_name: Any
 
 
@@ -41,19 +49,44 @@ def make_options(
     *,
     warmup_steps: int,
     displacement_dtype: Any,
+    reset_reference_state: bool,
+    mask: Any,
     axis_name: Any,
 ) -> Options:
     """The options of a form, or the error that says what is wrong with them."""
     _checks.check_optimizer("optimizer", optimizer)
-    _checks.check_optimizer("reference_optimizer", reference_optimizer)
+    _checks.check_reference_optimizer(reference_optimizer)
+    _checks.check_flag("reset_reference_state", reset_reference_state)
     _checks.check_axis_name(axis_name)
     return Options(
         optimizer=optax.with_extra_args_support(optimizer),
         reference_optimizer=reference_optimizer,
         warmup_steps=_checks.check_count("warmup_steps", warmup_steps, minimum=0),
         displacement_dtype=_checks.check_dtype("displacement_dtype", displacement_dtype),
+        reset_reference_state=reset_reference_state,
+        mask=mask,
         axis_name=axis_name,
     )
+
+
+class InnerStates(NamedTuple):
+    """What both inner optimizers start from.
+
+    Attributes:
+      optimizer_state: state of the main optimizer.
+      reference_state: state of the reference optimizer.
+    """
+
+    optimizer_state: optax.OptState
+    reference_state: optax.OptState
+
+
+def init_inner(options: Options, params: chex.ArrayTree) -> InnerStates:
+    """The states of both inner optimizers, neither of which may be a form of PROFIT."""
+    states = InnerStates(options.optimizer.init(params), options.reference_optimizer.init(params))
+    _checks.check_no_inner_form("optimizer", states.optimizer_state)
+    _checks.check_no_inner_form("reference_optimizer", states.reference_state)
+    return states
 
 
 class Displacement(NamedTuple):
@@ -68,54 +101,102 @@ class Displacement(NamedTuple):
     reference_state: optax.OptState
 
 
-def displace(params: chex.ArrayTree, delta: chex.ArrayTree) -> chex.ArrayTree:
-    """θ + Δ, rounded to the dtypes of the parameters."""
-    return optax.apply_updates(params, delta)
+def scale_of(delta: chex.ArrayTree) -> float:
+    """The power of two by which a Δ of these dtypes is multiplied, for sums of its squares to stay in range.
+
+    Norms of Δ then may lie between 1e-20 and 1e10. float16 has no room for a factor.
+    """
+    return 1.0 if any(leaf.dtype == jnp.float16 for leaf in jax.tree.leaves(delta)) else 2.0**30
+
+
+def displace(params: chex.ArrayTree, delta: chex.ArrayTree, scale: float = 1.0) -> chex.ArrayTree:
+    """θ + Δ, rounded to the dtypes of the parameters, where Δ comes multiplied by `scale`."""
+    return like(optax.apply_updates(params, times(1 / scale, delta)), params)
 
 
 def reference_step(
-    options: Options, grads: chex.ArrayTree, displacement: Displacement, params: chex.ArrayTree
+    options: Options,
+    grads: chex.ArrayTree,
+    displacement: Displacement,
+    params: chex.ArrayTree,
+    scale: float = 1.0,
 ) -> Displacement:
     """Δ + O_ref(g), rounded to the dtype in which Δ is kept: what is rounded is what is applied and projected against.
 
     Args:
       options: the options of the form.
       grads: g, the gradient at θ + Δ.
-      displacement: Δ, and the state of the reference optimizer.
+      displacement: Δ times `scale`, and the state of the reference optimizer.
       params: θ + Δ.
+      scale: a power of two.
     """
-    updates, reference_state = options.reference_optimizer.update(grads, displacement.reference_state, params)
-    reference_state = as_before(reference_state, displacement.reference_state)
-    return Displacement(optax.apply_updates(displacement.delta, updates), reference_state)
+    updates, reference_state = reference_updates(options, grads, displacement.reference_state, params)
+    return Displacement(displace(displacement.delta, times(scale, updates)), reference_state)
 
 
-def as_before(state: chex.ArrayTree, before: chex.ArrayTree) -> chex.ArrayTree:
-    """A new state in the dtypes of the old one: gradients wider than the parameters would widen its moments."""
-    return jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), state, before)
+def times(scale: float, tree: chex.ArrayTree) -> chex.ArrayTree:
+    """A tree multiplied by a number."""
+    return tree if scale == 1 else jax.tree.map(lambda x: scale * x, tree)
+
+
+def reference_updates(
+    options: Options, grads: chex.ArrayTree, reference_state: optax.OptState, params: chex.ArrayTree
+) -> tuple[chex.ArrayTree, optax.OptState]:
+    """What O_ref makes of g, and its next state."""
+    with _checks.reference_arguments():
+        updates, after = options.reference_optimizer.update(grads, reference_state, params)
+    return updates, like(after, reference_state)
+
+
+def like(tree: chex.ArrayTree, before: chex.ArrayTree) -> chex.ArrayTree:
+    """A new tree in the dtypes and shardings of the old one, as loops and branches want it.
+
+    Gradients wider than the parameters would widen an optimizer's moments. Leaves that have no gradient, for which an
+    optimizer returns None, stay what they were.
+    """
+    try:
+        return jax.tree.map(_like_leaf, tree, before, is_leaf=lambda x: x is None)
+    except ValueError:  # A state of another structure: nothing here to keep it like.
+        return tree
+
+
+def _like_leaf(x: Any, before: Any) -> Any:
+    if x is None or not (hasattr(x, "dtype") and hasattr(before, "dtype")):
+        return before if x is None else x
+    return _axes.sharded_like(x if x.dtype == before.dtype else x.astype(before.dtype), before)
 
 
 def zero_delta(
     options: Options, grads: chex.ArrayTree, reference_state: optax.OptState, params: chex.ArrayTree
 ) -> chex.ArrayTree:
     """Δ = 0, in the dtypes that it is kept in, and sharded like the parameters."""
-    updates, _ = jax.eval_shape(options.reference_optimizer.update, grads, reference_state, params)
+    with _checks.reference_arguments():
+        updates, _ = jax.eval_shape(options.reference_optimizer.update, grads, reference_state, params)
     return jax.tree.map(
-        lambda p, u: jnp.zeros_like(p, dtype=_delta_dtype(u.dtype, options.displacement_dtype)), params, updates
+        lambda p, u: jnp.zeros_like(p, dtype=kept_dtype(u.dtype, options.displacement_dtype)), params, updates
     )
 
 
 def difference(displaced: chex.ArrayTree, params: chex.ArrayTree, dtype: jnp.dtype | None) -> chex.ArrayTree:
     """θ' − θ, in `dtype` or else in the dtypes of the parameters."""
-
-    def subtract(p: jax.Array, q: jax.Array) -> jax.Array:
-        kept = _delta_dtype(q.dtype, dtype)
-        wide = jnp.promote_types(q.dtype, kept)
-        return (p.astype(wide) - q.astype(wide)).astype(kept)
-
-    return jax.tree.map(subtract, displaced, params)
+    return jax.tree.map(lambda p, q: _subtract(p, q, kept_dtype(q.dtype, dtype)), displaced, params)
 
 
-def _delta_dtype(dtype: jnp.dtype, asked: jnp.dtype | None) -> jnp.dtype:
+def move(params: chex.ArrayTree, target: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """The updates that take a caller from `params` to `target`, in the dtypes of `like`."""
+    return jax.tree.map(lambda p, t, u: _subtract(t, p, u.dtype), params, target, like)
+
+
+def _subtract(x: jax.Array, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
+    """Subtracts in the widest of the three dtypes; what has not moved has no difference, be it infinite."""
+    wide = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), dtype)
+    x, y = x.astype(wide), y.astype(wide)
+    unmoved = (x == y) | (jnp.isnan(x) & jnp.isnan(y))
+    # Adding 0 would turn -0 into 0.
+    return jnp.where(unmoved, -jnp.zeros((), wide), x - y).astype(dtype)
+
+
+def kept_dtype(dtype: jnp.dtype, asked: jnp.dtype | None) -> jnp.dtype:
     """The dtype in which Δ is kept, where that of the updates is `dtype` and another one may have been asked for."""
     if asked is None:
         return dtype
@@ -143,26 +224,22 @@ def main_step(
     state: Any,
     params: chex.ArrayTree,
     extra_args: dict[str, Any],
+    scale: float = 1.0,
 ) -> MainStep:
     """O(g) at θ, with g orthogonal to Δ where the two conflict. In warm-up Δ is 0, and O is alone.
 
     Args:
       options: the options of the form.
       grads: g, the gradient at θ + Δ.
-      delta: Δ.
+      delta: Δ, times `scale`.
       state: the state of the form before this step.
       params: θ.
       extra_args: what the main optimizer is given besides.
+      scale: a power of two.
     """
-    # Leaves that neither optimizer reads, such as frozen ones, take no part in the norms.
-    grads = _unread.zero_unread(
-        grads,
-        lambda g: options.reference_optimizer.update(g, state.reference_state, params),
-        lambda g: options.optimizer.update(g, state.optimizer_state, params, **extra_args),
-    )
-    grads, metrics = _projection.orthogonalize(grads, delta, axis_name=options.axis_name)
+    grads, metrics = _projection.project(grads, delta, axis_name=options.axis_name, scale=scale)
     updates, optimizer_state = options.optimizer.update(grads, state.optimizer_state, params, **extra_args)
-    return MainStep(updates, optimizer_state, optax.tree.cast_like(metrics, state.metrics))
+    return MainStep(updates, like(optimizer_state, state.optimizer_state), like(metrics, state.metrics))
 
 
 def select(condition: jax.Array, tree: chex.ArrayTree, otherwise: chex.ArrayTree) -> chex.ArrayTree:
@@ -170,15 +247,13 @@ def select(condition: jax.Array, tree: chex.ArrayTree, otherwise: chex.ArrayTree
     return jax.tree.map(lambda x, y: jnp.where(condition, x, y), tree, otherwise)
 
 
-def move(params: chex.ArrayTree, target: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
-    """The updates that take a caller from `params` to `target`, in the dtypes of `like`."""
-    return jax.tree.map(lambda p, t, u: (_promoted(t, u) - _promoted(p, u)).astype(u.dtype), params, target, like)
+def choose(condition: jax.Array, function: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    """What one of two functions returns. Outside of traces the other one is not even traced: nothing is compiled."""
+    if is_traced(condition):
+        return lax.cond(condition, function, otherwise)
+    return function() if condition else otherwise()
 
 
-def _promoted(x: jax.Array, other: jax.Array) -> jax.Array:
-    return x.astype(jnp.promote_types(x.dtype, other.dtype))
-
-
-def strong_arrays(tree: chex.ArrayTree) -> chex.ArrayTree:
-    """The leaves as arrays of definite dtypes: a weakly typed loop carry would trace the model twice."""
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), tree)
+def is_traced(*trees: chex.ArrayTree) -> bool:
+    """Whether any leaf is known to a program only, and not by its value."""
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from profit_optax import _checks, _cycle, _projection
+from profit_optax import _checks, _cycle, _masking, _projection
 
 
 class ProfitLaggedState(NamedTuple):
@@ -92,6 +92,8 @@ def profit_lagged(
         reference_optimizer,
         warmup_steps=warmup_steps,
         displacement_dtype=displacement_dtype,
+        reset_reference_state=False,
+        mask=None,
         axis_name=axis_name,
     )
 
@@ -114,8 +116,7 @@ def profit_lagged(
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, ProfitLaggedState]:
         _checks.check_params("profit_lagged", params)
-        _checks.check_same_tree("grads", updates, "params", params)
-        grads, params = _cycle.strong_arrays(updates), _cycle.strong_arrays(params)
+        grads, params = _masking.trained(None, updates, params)
         theta = _cycle.select(state.count == 0, params, state.params)
         step = _cycle.main_step(options, grads, state.displacement, state, theta, extra_args)
         theta = optax.apply_updates(theta, step.updates)

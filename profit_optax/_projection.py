@@ -1,5 +1,6 @@
 """The projection of PROFIT: the one place that knows its formula."""
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -30,6 +31,22 @@ class ProfitMetrics(NamedTuple):
     conflict: jax.Array
     displacement_norm: jax.Array
     gradient_norm: jax.Array
+
+
+class _InnerProducts(NamedTuple):
+    """The three products of Δ and g.
+
+    Attributes:
+      cross: ⟨Δ, g⟩.
+      square: ⟨Δ, Δ⟩.
+      gradient_square: ⟨g, g⟩.
+      resolved: whether the squares are large enough for underflow not to have harmed the sums.
+    """
+
+    cross: jax.Array
+    square: jax.Array
+    gradient_square: jax.Array
+    resolved: jax.Array
 
 
 def zero_metrics(params: chex.ArrayTree) -> ProfitMetrics:
@@ -81,25 +98,67 @@ def orthogonalize(
       Chakravarthy et al., *PROFIT: A Specialized Optimizer for Deep Fine Tuning*, NeurIPS 2025, Algorithm 1.
     """
     remedy = "Both are pytrees like the parameters."
-    _checks.check_same_tree("displacement", displacement, "gradient", gradient, remedy)
+    _checks.check_same_tree("displacement", displacement, "gradient", gradient, remedy=remedy)
+    _checks.check_inexact("gradient", gradient, "displacement", displacement)
     _checks.check_axis_name(axis_name)
     gradient, displacement = jax.tree.map(jnp.asarray, (gradient, displacement))
-    products = _inner_products(gradient, displacement, axis_name)
-    conflict = products.cross < 0
+    dtype = accumulation_dtype(gradient, displacement)
+    s, t = (_to_unity(_largest(tree, dtype, axis_name)) for tree in (displacement, gradient))
+    scaled, scaled_displacement = _scaled(gradient, t), _scaled(displacement, s)
+    products = _inner_products(scaled, scaled_displacement, dtype, axis_name)
+    projected, metrics = _project(scaled, scaled_displacement, products, s, t)
+    changed = metrics.conflict | jnp.isnan(metrics.cosine)
+    inverse = 1 / t
+    return jax.tree.map(lambda g, p: jnp.where(changed, (inverse * p).astype(g.dtype), g), gradient, projected), metrics
+
+
+def project(
+    gradient: chex.ArrayTree,
+    displacement: chex.ArrayTree,
+    *,
+    axis_name: Any,
+    scale: float = 1.0,
+    square: jax.Array | None = None,
+    active: jax.Array | bool = True,
+) -> tuple[chex.ArrayTree, ProfitMetrics]:
+    """`orthogonalize` for steps of training, which spend no pass on finding out the scales of Δ and g.
+
+    In float32, sums of squares are exact where the norm of a tree of a billion numbers lies between 1e-11 and 1e19:
+    enough for gradients, and not for Δ, which may be smaller by any reference rate. So Δ comes multiplied by a power
+    of two. What is smaller counts as 0, and what is larger as not finite.
+
+    Args:
+      gradient: g.
+      displacement: Δ, times `scale`.
+      axis_name: as in `orthogonalize`.
+      scale: a power of two, or its negative.
+      square: ‖`displacement`‖² where it is known already; None to add it up.
+      active: whether there is a displacement at all; where not, the gradient stays as it is.
+    """
+    dtype = accumulation_dtype(gradient, displacement)
+    products = _inner_products(gradient, displacement, dtype, axis_name, square)
+    if active is not True:
+        cross, square = (jnp.where(active, x, 0) for x in (products.cross, products.square))
+        products = products._replace(cross=cross, square=square)
+    return _project(gradient, displacement, products, jnp.asarray(scale, dtype), jnp.ones((), dtype))
+
+
+def _project(
+    gradient: chex.ArrayTree, displacement: chex.ArrayTree, products: _InnerProducts, s: jax.Array, t: jax.Array
+) -> tuple[chex.ArrayTree, ProfitMetrics]:
+    """The projection of t g, where the displacement is s Δ; the metrics are those of g and Δ."""
+    conflict = products.resolved & (jnp.sign(s) * products.cross < 0)
     finite = jnp.isfinite(products.cross) & jnp.isfinite(products.square) & jnp.isfinite(products.gradient_square)
     # Where there is no conflict, Δ may be 0: the inner `where` keeps 0/0 out of the branch that is not taken.
     coefficient = jnp.where(conflict, products.cross / jnp.where(conflict, products.square, 1), 0)
     coefficient = jnp.where(finite, coefficient, jnp.nan)
 
-    # The products are those of s Δ and t g, and t (g − c' Δ) = t g − c (s Δ). The factors are powers of two.
-    s, t, inverse = products.scale, products.gradient_scale, 1 / products.gradient_scale
-
-    def project(g: jax.Array, d: jax.Array) -> jax.Array:
-        projected = inverse * (t * _widen(g, t.dtype) - coefficient * (s * _widen(d, t.dtype)))
+    def project_leaf(g: jax.Array, d: jax.Array) -> jax.Array:
+        projected = _widened(g, s.dtype) - coefficient * _widened(d, s.dtype)
         # Bit for bit: subtracting 0 would turn -0 into 0, and flush what is below the normal numbers.
-        return jnp.where(coefficient == 0, g, projected.astype(g.dtype))
+        return jnp.where(coefficient == 0, g, _axes.sharded_like(projected.astype(g.dtype), g))
 
-    return jax.tree.map(project, gradient, displacement), _metrics(products, conflict, finite)
+    return jax.tree.map(project_leaf, gradient, displacement), _metrics(products, conflict, finite, s, t)
 
 
 def accumulation_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
@@ -108,87 +167,54 @@ def accumulation_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
-class _InnerProducts(NamedTuple):
-    """The three products of s Δ and t g, with the powers of two s and t.
-
-    Attributes:
-      cross: ⟨s Δ, t g⟩.
-      square: ⟨s Δ, s Δ⟩.
-      gradient_square: ⟨t g, t g⟩.
-      scale: s.
-      gradient_scale: t.
-    """
-
-    cross: jax.Array
-    square: jax.Array
-    gradient_square: jax.Array
-    scale: jax.Array
-    gradient_scale: jax.Array
-
-
-def _inner_products(gradient: chex.ArrayTree, displacement: chex.ArrayTree, axis_name: Any) -> _InnerProducts:
-    """The inner products to full relative accuracy, whatever the scales of Δ and g.
-
-    A displacement of size 1e-20 squares to nothing in float32. One pass over the trees computes the products as they
-    are; only if a sum comes out so small or so large that squares may have been lost does a second one rescale the
-    tree in question. Steps of a usual size therefore pay for no rescaling.
-    """
-    dtype = accumulation_dtype(gradient, displacement)
+def _inner_products(
+    gradient: chex.ArrayTree,
+    displacement: chex.ArrayTree,
+    dtype: jnp.dtype,
+    axis_name: Any,
+    square: jax.Array | None = None,
+) -> _InnerProducts:
     axes = _axes.leaf_axes(axis_name, gradient, displacement)
-    pairs = list(zip(jax.tree.leaves(displacement), jax.tree.leaves(gradient), strict=True))
-    one, zero = jnp.ones((), dtype), jnp.zeros((), dtype)
-
-    # It widens for itself: wide copies handed into the branch below would have to be written out.
-    def products(s: jax.Array | None = None, t: jax.Array | None = None) -> _InnerProducts:
-        # Copies that XLA cannot tell to be equal: it would write out s Δ and t g, to use them in two products each.
-        s_, t_ = lax.optimization_barrier((s, t))
-        cross = [_real_dot(_scaled(d, dtype, s), _scaled(g, dtype, t)) for d, g in pairs]
-        squares = [_real_dot(x, x) for x in (_scaled(d, dtype, s_) for d, _ in pairs)]
-        gradient_squares = [_real_dot(x, x) for x in (_scaled(g, dtype, t_) for _, g in pairs)]
-        sums = list(zip(cross, squares, gradient_squares, strict=True))
-        totals = _axes.sum_leaves(sums, axes, (zero,) * 3)
-        return _InnerProducts(*totals, *(one if factor is None else factor for factor in (s, t)))
-
-    plain = products()
+    pairs = list(zip(*(jax.tree.leaves(_widened_tree(tree, dtype)) for tree in (displacement, gradient)), strict=True))
+    sums = [(_real_dot(d, g), _real_dot(g, g), *([_real_dot(d, d)] if square is None else [])) for d, g in pairs]
+    zeros = (jnp.zeros((), dtype),) * (3 if square is None else 2)
+    cross, gradient_square, *of_displacement = _axes.sum_leaves(sums, axes, zeros)
+    square = of_displacement[0] if square is None else square
+    # A square below the smallest normal number may be flushed to zero. `size` of them are less than one rounding of a
+    # sum that exceeds size · tiny / eps; the same bound holds for ⟨Δ, g⟩ against ‖Δ‖ ‖g‖.
+    info = jnp.finfo(dtype)
     size = sum(g.size * math.prod(map(lax.axis_size, names)) for (_, g), names in zip(pairs, axes, strict=True))
-    s, t = (_power_of_two(square, size) for square in (plain.square, plain.gradient_square))
-
-    def rescaled() -> _InnerProducts:
-        # Where XLA knows that Δ is 0, it makes Δ Δ s² of (s Δ)(s Δ), and NaN, since s² overflows: 0 is right.
-        found = products(s, t)
-        lost = jnp.isnan(sum(found[:3])) & jnp.isfinite(sum(plain[:3]))
-        return jax.tree.map(lambda x, y: jnp.where(lost, x, y), plain, found)
-
-    return lax.cond((s == 1) & (t == 1), lambda: plain, rescaled)
+    lowest = max(size, 1) * float(info.tiny) / float(info.eps)
+    return _InnerProducts(cross, square, gradient_square, resolved=(square > lowest) & (gradient_square > lowest))
 
 
-def _power_of_two(square: jax.Array, size: int) -> jax.Array:
-    """The factor for a tree whose sum of squares is `square`: 1 if neither underflow nor overflow can have harmed it.
-
-    A square below the smallest normal number may be flushed to zero. `size` of them are less than one rounding of the
-    sum if the sum exceeds size · tiny / eps. The same bound then holds for ⟨Δ, g⟩ against ‖Δ‖ ‖g‖. What is smaller has
-    a norm between 2^m and 2^((m + p) / 2) √size, with m the exponent of the smallest normal number and p the bits of
-    precision. The middle of that, without the size, is brought to 1, and squares are then far from both ends.
-    """
-    info = jnp.finfo(square.dtype)
-    lowest, highest = max(size, 1) * float(info.tiny) / float(info.eps), float(info.max) * float(info.eps)
-    exponent = -(3 * int(info.minexp) + int(info.nmant)) // 4
-    up = jnp.where(square > lowest, 1.0, 2.0**exponent)
-    # What is not finite is scaled down as well.
-    return lax.stop_gradient(jnp.where(square < highest, up, 2.0**-exponent).astype(square.dtype))
+def _largest(tree: chex.ArrayTree, dtype: jnp.dtype, axis_name: Any) -> jax.Array:
+    """The largest absolute value of a real or imaginary part in any leaf, on all devices that share one."""
+    parts = [(x.real, x.imag) if jnp.iscomplexobj(x) else (x,) for x in jax.tree.leaves(tree)]
+    values = [functools.reduce(jnp.maximum, (jnp.max(jnp.abs(p), initial=0) for p in each)) for each in parts]
+    return _axes.max_leaves([x.astype(dtype) for x in values], _axes.leaf_axes(axis_name, tree), jnp.zeros((), dtype))
 
 
-def _metrics(products: _InnerProducts, conflict: jax.Array, finite: jax.Array) -> ProfitMetrics:
+def _to_unity(largest: jax.Array) -> jax.Array:
+    """The power of two that brings a number to about 1, itself and its inverse normal numbers."""
+    lowest = int(jnp.finfo(largest.dtype).minexp)
+    _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1))
+    return lax.stop_gradient(jnp.ldexp(jnp.ones((), largest.dtype), jnp.clip(-exponent, lowest, -lowest)))
+
+
+def _metrics(
+    products: _InnerProducts, conflict: jax.Array, finite: jax.Array, s: jax.Array, t: jax.Array
+) -> ProfitMetrics:
     norm, gradient_norm = _sqrt(products.square), _sqrt(products.gradient_square)
-    nonzero = (norm > 0) & (gradient_norm > 0)
     # Two divisions, because the product of two norms may leave the range that each of them is in.
-    cosine = products.cross / jnp.where(nonzero, norm, 1) / jnp.where(nonzero, gradient_norm, 1)
+    cosine = jnp.sign(s) * products.cross / jnp.where(products.resolved, norm, 1)
+    cosine /= jnp.where(products.resolved, gradient_norm, 1)
     return ProfitMetrics(
-        inner_product=products.cross / products.scale / products.gradient_scale,
-        cosine=jnp.where(finite, jnp.clip(jnp.where(nonzero, cosine, 0), -1, 1), jnp.nan),
+        inner_product=products.cross / s / t,
+        cosine=jnp.where(finite, jnp.clip(jnp.where(products.resolved, cosine, 0), -1, 1), jnp.nan),
         conflict=conflict,
-        displacement_norm=norm / products.scale,
-        gradient_norm=gradient_norm / products.gradient_scale,
+        displacement_norm=norm / jnp.abs(s),
+        gradient_norm=gradient_norm / t,
     )
 
 
@@ -205,11 +231,14 @@ def _real_dot(x: jax.Array, y: jax.Array) -> jax.Array:
     return jnp.sum(x * y)
 
 
-def _widen(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
+def _scaled(tree: chex.ArrayTree, factor: jax.Array) -> chex.ArrayTree:
+    return jax.tree.map(lambda x: factor * x, _widened_tree(tree, factor.dtype))
+
+
+def _widened_tree(tree: chex.ArrayTree, dtype: jnp.dtype) -> chex.ArrayTree:
+    return jax.tree.map(lambda x: _widened(x, dtype), tree)
+
+
+def _widened(x: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """`x` in the dtype of the sums, or in the complex one that belongs to it."""
     return x.astype(jnp.result_type(dtype, jnp.complex64) if jnp.iscomplexobj(x) else dtype)
-
-
-def _scaled(x: jax.Array, dtype: jnp.dtype, factor: jax.Array | None) -> jax.Array:
-    wide = _widen(x, dtype)
-    return wide if factor is None else factor * wide

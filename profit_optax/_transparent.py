@@ -6,9 +6,8 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
-from jax import lax
 
-from profit_optax import _checks, _cycle, _projection
+from profit_optax import _checks, _cycle, _masking, _projection
 
 
 class ProfitTransparentState(NamedTuple):
@@ -42,6 +41,7 @@ def profit_transparent(
     warmup_steps: int = 0,
     displacement_dtype: Any = None,
     reset_reference_state: bool = False,
+    mask: Any = None,
     axis_name: Any = None,
 ) -> optax.GradientTransformationExtraArgs:
     """PROFIT for training loops that can only call `update(grads, state, params)`: n_ref + 1 calls make one step.
@@ -60,6 +60,7 @@ def profit_transparent(
         here. A complex leaf takes the matching complex dtype.
       reset_reference_state: re-initialise the reference optimizer at the start of each cycle. Otherwise its state
         lives on, as in the paper, and a schedule inside it counts reference steps.
+      mask: as in `profit`.
       axis_name: as in `profit`.
 
     Returns:
@@ -100,22 +101,24 @@ def profit_transparent(
         reference_optimizer,
         warmup_steps=warmup_steps,
         displacement_dtype=displacement_dtype,
+        reset_reference_state=reset_reference_state,
+        mask=mask,
         axis_name=axis_name,
     )
     n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
-    _checks.check_flag("reset_reference_state", reset_reference_state)
 
     def init_fn(params: chex.ArrayTree) -> ProfitTransparentState:
-        reference_state = reference_optimizer.init(params)
+        params = _masking.prune(mask, params, params)
+        inner = _cycle.init_inner(options, params)
         return ProfitTransparentState(
             count=jnp.zeros((), jnp.int32),
-            optimizer_state=options.optimizer.init(params),
-            reference_state=reference_state,
+            optimizer_state=inner.optimizer_state,
+            reference_state=inner.reference_state,
             metrics=_projection.zero_metrics(params),
             reference_step=jnp.zeros((), jnp.int32),
             # Written before it is read. The parameters themselves would be donated twice.
             params=optax.tree.zeros_like(params),
-            displacement=_cycle.zero_delta(options, params, reference_state, params),
+            displacement=_cycle.zero_delta(options, params, inner.reference_state, params),
         )
 
     def update_fn(
@@ -125,39 +128,53 @@ def profit_transparent(
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, ProfitTransparentState]:
         _checks.check_params("profit_transparent", params)
-        _checks.check_same_tree("grads", updates, "params", params)
-        grads, params = _cycle.strong_arrays(updates), _cycle.strong_arrays(params)
+        _checks.check_state("profit_transparent", state, ProfitTransparentState)
+        _checks.check_group(extra_args.get("batches"), n_ref)
+        grads, displaced = _masking.trained(mask, updates, params)
         first = state.reference_step == 0
-        theta = _cycle.select(first, params, state.params)
+        theta = _cycle.select(first, displaced, _cycle.like(_masking.restrict(state.params, grads), displaced))
+        delta = _masking.restrict(state.displacement, grads)
+
+        def after(
+            target: chex.ArrayTree, displacement: chex.ArrayTree, **fields: Any
+        ) -> tuple[chex.ArrayTree, ProfitTransparentState]:
+            kept = fields | {
+                "params": _cycle.like(_masking.fill(theta, _masking.restrict(params, state.params)), state.params),
+                "displacement": _cycle.like(_masking.fill(displacement, state.displacement), state.displacement),
+            }
+            return target, ProfitTransparentState(**(state._asdict() | kept))
 
         def reference_call() -> tuple[chex.ArrayTree, ProfitTransparentState]:
             reference_state = state.reference_state
             if reset_reference_state:
-                reference_state = _cycle.select(first, reference_optimizer.init(params), reference_state)
-            delta = jax.tree.map(lambda d: jnp.where(first, jnp.zeros((), d.dtype), d), state.displacement)
-            displacement = _cycle.reference_step(options, grads, _cycle.Displacement(delta, reference_state), params)
-            return _cycle.displace(theta, displacement.delta), state._replace(
-                reference_state=displacement.reference_state,
+                reference_state = _cycle.select(first, reference_optimizer.init(displaced), reference_state)
+            start = jax.tree.map(lambda d: jnp.where(first, jnp.zeros((), d.dtype), d), delta)
+            reached = _cycle.reference_step(options, grads, _cycle.Displacement(start, reference_state), displaced)
+            return after(
+                _cycle.displace(theta, reached.delta),
+                reached.delta,
+                reference_state=reached.reference_state,
                 reference_step=state.reference_step + 1,
-                params=theta,
-                displacement=displacement.delta,
             )
 
         def main_call() -> tuple[chex.ArrayTree, ProfitTransparentState]:
             # Before the first cycle, in warm-up, Δ is still the 0 of `init`: nothing is projected.
-            step = _cycle.main_step(options, grads, state.displacement, state, theta, extra_args)
-            return optax.apply_updates(theta, step.updates), state._replace(
+            scale = _cycle.scale_of(delta)
+            step = _cycle.main_step(options, grads, _cycle.times(scale, delta), state, theta, extra_args, scale)
+            return after(
+                _cycle.displace(theta, step.updates),
+                delta,
                 count=optax.safe_increment(state.count),
-                optimizer_state=_cycle.as_before(step.optimizer_state, state.optimizer_state),
+                optimizer_state=step.optimizer_state,
                 metrics=step.metrics,
                 reference_step=jnp.zeros_like(state.reference_step),
-                params=theta,
             )
 
         main = state.reference_step == n_ref
         if options.warmup_steps:
             main |= state.count < options.warmup_steps
-        target, state = lax.cond(main, main_call, reference_call)
-        return _cycle.move(params, target, like=grads), state
+        target, state = _cycle.choose(main, main_call, reference_call)
+        moved = _cycle.move(displaced, target, like=grads)
+        return _masking.whole_updates(moved, updates, params), state
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)

@@ -43,6 +43,8 @@ def test_the_closure_form_with_a_ratio_of_100_and_one_reference_step_is_the_defa
 
 
 # Options of the main optimizer, beside others that they need to matter.
+# `mask` of the aliases is that of the forms.
+_OPTAX_NAMES = {"weight_decay_mask": "mask"}
 OPTIONS = {
     "sgd": [
         {"momentum": 0.5},
@@ -56,7 +58,7 @@ OPTIONS = {
         {"eps_root": 0.5},
         {"mu_dtype": "bfloat16"},
         {"weight_decay": 0.5},
-        {"weight_decay": 0.5, "mask": {"w": True, "b": False}},
+        {"weight_decay": 0.5, "weight_decay_mask": {"w": True, "b": False}},
         {"nesterov": True},
     ],
 }
@@ -69,7 +71,8 @@ def test_every_option_of_the_main_optimizer_gets_there(alias, options):
     make, optimizer = ALIASES[alias]
     arguments = "lagged", gradients(3, 0), parameters()
     run = run_on_gradients(make(0.1, 10, form="lagged", **options), *arguments)
-    built = run_on_gradients(profit_lagged(optimizer(0.1, **options), optax.sgd(0.01)), *arguments)
+    theirs = {_OPTAX_NAMES.get(name, name): value for name, value in options.items()}
+    built = run_on_gradients(profit_lagged(optimizer(0.1, **theirs), optax.sgd(0.01)), *arguments)
     forms.assert_same(run, built)
     without = {name: options[name] for name in list(options)[:-1]}
     other = run_on_gradients(make(0.1, 10, form="lagged", **without), *arguments)
@@ -84,7 +87,8 @@ def test_its_keywords_are_those_of_optax_with_its_defaults(alias):
         if name in of_optax:
             assert parameter.default == of_optax[name].default
     passed_on = inspect.signature(make).parameters.keys() & of_optax.keys()
-    assert passed_on == {"learning_rate"}.union(*OPTIONS[alias])
+    names = {_OPTAX_NAMES.get(name, name) for name in set().union(*OPTIONS[alias])}
+    assert passed_on == {"learning_rate"} | names
 
 
 @pytest.mark.parametrize("form", BUILDERS)

@@ -16,9 +16,9 @@ import profit_optax
 # Names, order and defaults; those after the star are keywords only. Annotations are left out.
 SIGNATURES = {
     "profit": "(optimizer, reference_optimizer, n_ref=1, *, warmup_steps=0, displacement='accumulate', "
-    "displacement_dtype=None, reset_reference_state=False, axis_name=None)",
+    "displacement_dtype=None, reset_reference_state=False, unroll=None, mask=None, axis_name=None)",
     "profit_transparent": "(optimizer, reference_optimizer, n_ref=1, *, warmup_steps=0, displacement_dtype=None, "
-    "reset_reference_state=False, axis_name=None)",
+    "reset_reference_state=False, mask=None, axis_name=None)",
     "profit_lagged": "(optimizer, reference_optimizer, *, warmup_steps=0, displacement_dtype=None, axis_name=None)",
     "eval_params": "(opt_state, params)",
     "orthogonalize": "(gradient, displacement, *, axis_name=None)",

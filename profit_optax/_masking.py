@@ -1,0 +1,79 @@
+"""Leaves that stay as they are: those that a mask leaves out, and those that come without a gradient."""
+
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from profit_optax import _checks
+
+
+class Trained(NamedTuple):
+    """What is trained: trees in which frozen leaves are `optax.MaskedNode`, and None where there is no gradient.
+
+    Attributes:
+      grads: the gradients.
+      params: the parameters beside them.
+    """
+
+    grads: chex.ArrayTree
+    params: chex.ArrayTree
+
+
+def prune(mask: Any, params: chex.ArrayTree, tree: chex.ArrayTree) -> chex.ArrayTree:
+    """`tree`, which is like `params`, with `optax.MaskedNode` for every leaf that `mask` leaves out."""
+    if mask is None:
+        return tree
+    mask = mask(params) if callable(mask) else mask
+    _checks.check_mask(mask, tree)
+
+    def keep(trained: Any, subtree: chex.ArrayTree) -> chex.ArrayTree:
+        # Leaf by leaf, so that prefixes that end deeper, such as axis_name's or another mask, still fit.
+        return subtree if trained else jax.tree.map(lambda _: optax.MaskedNode(), subtree)
+
+    return jax.tree.map(keep, mask, tree)
+
+
+def trained(mask: Any, grads: chex.ArrayTree, params: chex.ArrayTree) -> Trained:
+    """The trained part of gradients and parameters, or the error that says what does not fit."""
+    _checks.check_same_tree("grads", grads, "params", params, missing_leaves=True)
+    pruned = prune(mask, params, grads)
+    part = Trained(pruned, restrict(params, pruned))
+    _checks.check_inexact("grads", part.grads, "params", part.params)
+    # Arrays of definite dtypes: a weakly typed loop carry would trace the model twice.
+    return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), part)
+
+
+def restrict(tree: chex.ArrayTree, part: chex.ArrayTree) -> chex.ArrayTree:
+    """`tree` without the leaves that `part` does not have."""
+    return jax.tree.map(lambda x, y: x if _is_empty(x) else y, part, tree, is_leaf=_is_empty)
+
+
+def fill(part: chex.ArrayTree, tree: chex.ArrayTree) -> chex.ArrayTree:
+    """`part` with the leaves of `tree` where it has none."""
+    return jax.tree.map(lambda x, y: y if _is_empty(x) else x, part, tree, is_leaf=_is_empty)
+
+
+def whole_updates(updates: chex.ArrayTree, grads: chex.ArrayTree, params: chex.ArrayTree) -> chex.ArrayTree:
+    """The updates of all leaves: those of masked ones leave every bit as it is."""
+    return jax.tree.map(
+        lambda u, g, p: _no_update(g, p) if isinstance(u, optax.MaskedNode) else u,
+        updates,
+        grads,
+        params,
+        is_leaf=_is_empty,
+    )
+
+
+def _no_update(grad: Any, param: Any) -> Any:
+    if _is_empty(grad):
+        return grad
+    dtype = jnp.result_type(grad) if jnp.issubdtype(jnp.result_type(grad), jnp.inexact) else jnp.result_type(param)
+    # Adding 0 would turn -0 into 0.
+    return jnp.full_like(param, -0.0, dtype=dtype)
+
+
+def _is_empty(x: Any) -> bool:
+    return x is None or isinstance(x, optax.MaskedNode)
