@@ -44,9 +44,13 @@ def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
 def _verdicts(others: Sequence[Row], scale: float) -> list[str]:
     groups: dict[str, list[str]] = {}
     for row in others:
-        gap = plus_minus(row.difference, scale, "+") if row.difference else f"{row.reached} of {row.seeds} seeds"
+        gap = (
+            plus_minus(row.difference, scale, "+")
+            if row.difference
+            else f"by {row.reached} of {row.seeds} seeds, best {score(row.best_new, scale)}"
+        )
         groups.setdefault(_verdict(row), []).append(f"{row.method} ({gap})")
-    order = ("keeps more", "undecided", "keeps less", "level not reached")
+    order = ("keeps more", "undecided", "keeps less", "level not reached with these gradients")
     parts = [f"{verdict}: {', '.join(groups[verdict])}" for verdict in order if verdict in groups]
     sentence = "; ".join(parts)
     return [f"{sentence[0].upper()}{sentence[1:]}."] if parts else []
@@ -54,7 +58,7 @@ def _verdicts(others: Sequence[Row], scale: float) -> list[str]:
 
 def _verdict(row: Row) -> str:
     if row.difference is None:
-        return "level not reached"
+        return "level not reached with these gradients"
     if row.difference.low > 0:
         return "keeps more"
     return "keeps less" if row.difference.high < 0 else "undecided"

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from profit_optax.compare.errors import CompareError
+from profit_optax.compare.task import is_foreign
 
 
 def stream(name: str, batches: Any, batch_size: int | None, seed: int) -> Iterator[Any]:
@@ -21,20 +22,20 @@ def stream(name: str, batches: Any, batch_size: int | None, seed: int) -> Iterat
     """
     if callable(batches):
         return _of_loader(name, batches, seed)
-    return _of_arrays(jax.tree.map(np.asarray, batches), batch_size or 1, seed)
+    return _of_arrays(jax.tree.map(np.asarray, batches, is_leaf=is_foreign), batch_size or 1, seed)
 
 
 def one_pass(name: str, batches: Any, batch_size: int | None, seed: int, most: int) -> Iterator[Any]:
     """At most `most` batches of one epoch."""
     if callable(batches):
         return itertools.islice(map(as_arrays, batches(seed)), most)
-    per_epoch = len(jax.tree.leaves(batches)[0]) // (batch_size or 1)
+    per_epoch = len(jax.tree.leaves(batches, is_leaf=is_foreign)[0]) // (batch_size or 1)
     return itertools.islice(stream(name, batches, batch_size, seed), min(per_epoch, most))
 
 
 def as_arrays(batch: Any) -> Any:
     """A batch of any framework: what is no JAX array becomes one of NumPy's."""
-    return jax.tree.map_with_path(_as_array, batch)
+    return jax.tree.map_with_path(_as_array, batch, is_leaf=is_foreign)
 
 
 def _as_array(path: Any, leaf: Any) -> Any:
@@ -81,9 +82,7 @@ def _is_complete(name: str, batch: Any, first: Any) -> bool:
     """Whether a batch has the shapes of the first one. Fewer examples are an epoch's rest; all else is an error."""
     structure: Any = jax.tree.structure(batch)
     if structure != jax.tree.structure(first):
-        raise CompareError(
-            f"{name} must all have one structure, got {structure} after {jax.tree.structure(first)}."
-        )
+        raise CompareError(f"{name} must all have one structure, got {structure} after {jax.tree.structure(first)}.")
     shapes = [(np.shape(x), np.shape(y)) for x, y in zip(jax.tree.leaves(batch), jax.tree.leaves(first), strict=True)]
     if all(shape == expected for shape, expected in shapes):
         return True

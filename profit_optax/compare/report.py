@@ -29,7 +29,7 @@ def table(rows: Sequence[Row], levels: Sequence[float], baseline: str) -> Table:
     scale = scale_of(rows)
     unit = " (%)" if scale == 100 else ""
     seeds = rows[0].seeds
-    title = f"What is kept of the old task{unit} where the new one first stands at a level ({seeds} seeds)"
+    title = f"Kept of the old task{unit} where the new one first stands at a level ({seeds} seeds)"
     result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     result.add_column("new", no_wrap=True)
     result.add_column("method", no_wrap=True)
@@ -86,7 +86,7 @@ def _best_rate(rows: Sequence[Row], levels: Sequence[float], name: str) -> float
 
 def _cells(row: Row, scale: float) -> tuple[str, ...]:
     memory = megabytes(row.memory)
-    if row.old is None:
+    if row.old is None or row.seconds is None:
         missing = f"not reached: {row.seeds - row.reached}/{row.seeds}"
         return row.method, short_rate(row.rate), missing, "", "", "", memory
     return (

@@ -74,12 +74,13 @@ class Program:
         self._step = jax.jit(self._one_step, donate_argnums=0)
         traced = self._step.trace(self.start(), kept, (batch,) * method.gradients)
         self.identity = fingerprint.of_program(traced.jaxpr)
-        self._traced = traced
+        self._traced: Any = traced
         self.memory = 0
 
     def compile(self) -> None:
         """Compile ahead of the first step, so that no run's seconds hold it."""
         used = self._traced.lower().compile().memory_analysis()
+        self._traced = None
         if used is not None:
             self.memory = (
                 used.argument_size_in_bytes
@@ -122,7 +123,7 @@ def evaluation_steps(steps: int, evaluations: int) -> np.ndarray:
     """When a run is scored: half of the times evenly, half at growing distances, for runs that are slow and fast."""
     evenly = np.round(np.linspace(0, steps, min(evaluations // 2, steps) + 1))
     growing = np.round(np.geomspace(1, steps, max(evaluations - evaluations // 2, 1)))
-    return np.union1d(evenly, growing).astype(int)
+    return np.unique([*evenly, *growing, steps] if evaluations > 1 else [0, steps]).astype(int)
 
 
 def scored(task: Task, params: chex.ArrayTree, where: str) -> Scores:

@@ -97,7 +97,7 @@ def check_batches(name: str, batches: Any, batch_size: int | None) -> None:
         return
     if callable(batches):
         return
-    leaves = jax.tree.leaves_with_path(batches)
+    leaves = jax.tree.leaves_with_path(batches, is_leaf=is_foreign)
     not_arrays = [leaf for _, leaf in leaves if not hasattr(leaf, "shape") or np.ndim(leaf) == 0]
     if not leaves or not_arrays:
         found = type(not_arrays[0] if not_arrays else batches).__name__
@@ -113,6 +113,11 @@ def check_batches(name: str, batches: Any, batch_size: int | None) -> None:
             f"{name} must be arrays of one length of at least batch_size, got lengths {lengths} and batch_size "
             f"{batch_size}."
         )
+
+
+def is_foreign(x: Any) -> bool:
+    """Whether an object is a leaf that JAX might take for a container: another framework's tensor, or an iterator."""
+    return not isinstance(x, Mapping | list | tuple) and (hasattr(x, "__array__") or hasattr(x, "__next__"))
 
 
 def _is_inexact_array(leaf: Any) -> bool:
