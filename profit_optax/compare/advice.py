@@ -44,11 +44,8 @@ def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
 def _verdicts(others: Sequence[Row], scale: float) -> list[str]:
     groups: dict[str, list[str]] = {}
     for row in others:
-        gap = (
-            plus_minus(row.difference, scale, "+")
-            if row.difference
-            else f"by {row.reached} of {row.seeds} seeds, best {score(row.best_new, scale)}"
-        )
+        missing = f"by {row.reached} of {row.seeds} seeds, best {score(row.best_new, scale)}"
+        gap = plus_minus(row.difference, scale, "+") if row.difference else missing
         groups.setdefault(_verdict(row), []).append(f"{row.method} ({gap})")
     order = ("keeps more", "undecided", "keeps less", "level not reached with these gradients")
     parts = [f"{verdict}: {', '.join(groups[verdict])}" for verdict in order if verdict in groups]

@@ -1,5 +1,6 @@
 """Whole comparisons: paired batches, levels of the baseline's, killed and changed ones, models of every kind."""
 
+import itertools
 import json
 import random
 import signal
@@ -21,7 +22,7 @@ from profit_optax.compare.comparison import Comparison
 from tests.compare.lines import DATA, evaluate, lines, loader, loss
 from tests.compare.test_methods import FULL
 
-SIZE = {"rates": [0.02, 0.05], "gradients": 40, "seeds": 2, "evaluations": 6}
+SIZE = {"rates": [0.05], "gradients": 40, "seeds": 2, "evaluations": 6}
 
 
 def without_times(tree):
@@ -36,7 +37,7 @@ def numbers(folder):
 
 @pytest.fixture(scope="module")
 def everything(tmp_path_factory):
-    """All methods at two rates on two seeds."""
+    """All methods on two seeds."""
     folder = tmp_path_factory.mktemp("everything")
     told = []
     result = compare(lines(**FULL), **SIZE, output=folder, on_progress=told.append)
@@ -45,11 +46,10 @@ def everything(tmp_path_factory):
 
 def test_every_method_has_a_row_at_every_rate_and_level(everything):
     result, _, _ = everything
-    assert len(result.curves) == 2 * len(METHODS)
-    assert len(result.rows) == 2 * 3 * len(METHODS)
+    assert len(result.curves) == len(METHODS)
+    assert len(result.rows) == 3 * len(METHODS)
     assert {curve.along for curve in result.curves if curve.method == "WiSE-FT"} == {"alpha"}
-    sgd = sorted(curve.rate for curve in result.curves if curve.method == "SGD")
-    assert sgd == [0.02 * 30, 0.05 * 30]
+    assert [curve.rate for curve in result.curves if curve.method == "SGD"] == [0.05 * 30]
     assert all(row.memory > 0 for row in result.rows)
 
 
@@ -82,9 +82,9 @@ def test_all_is_written_and_read_again(everything):
 
 
 def test_progress_adds_up_and_ends_with_rows(everything):
-    result, _, told = everything
+    _, _, told = everything
     assert told[-1].gradients == told[-1].total
-    assert all(later.gradients >= earlier.gradients for earlier, later in zip(told, told[1:], strict=False))
+    assert all(later.gradients >= earlier.gradients for earlier, later in itertools.pairwise(told))
     assert not told[0].rows
     assert {row.method for row in told[-1].rows} >= {"AdamW", "PROFIT"}
 
@@ -270,7 +270,7 @@ def test_a_comparison_killed_at_random_moments_ends_to_the_bit_where_an_undistur
     (tmp_path / "mine.py").write_text(KILLED)
 
     def command(output):
-        options = ["--methods", "adamw,profit,wise_ft", "--rates", "0.02", "--gradients", "30", "--seeds", "2"]
+        options = ["--methods", "adamw,profit,wise_ft", "--rates", "0.02", "--gradients", "20", "--seeds", "2"]
         target = ["-m", "profit_optax.compare", f"{tmp_path / 'mine.py'}:task", "--output", str(tmp_path / output)]
         return subprocess.Popen([sys.executable, *target, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
 

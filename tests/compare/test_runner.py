@@ -121,7 +121,7 @@ def test_evaluations_are_at_the_ends_and_at_growing_and_even_distances():
 
 
 def test_a_loss_that_is_not_finite_says_where():
-    with pytest.raises(CompareError, match=r"not finite with huge at rate 0.02, seed 1, after \\d gradients: lower"):
+    with pytest.raises(CompareError, match=r"not finite with huge at rate 0.02, seed 1, after \d gradients: lower"):
         run(from_optimizer("huge", lambda rate: optax.sgd(1e38)))
 
 

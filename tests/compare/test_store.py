@@ -58,7 +58,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
         file.write(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(CompareError, match="No space left on device.*make room"):
+    with pytest.raises(CompareError, match=r"No space left on device.*make room"):
         store.write(tmp_path / "a.json", full)
     assert (tmp_path / "a.json").read_text() == "1\n"
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
