@@ -43,7 +43,8 @@ def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
 
 def _verdicts(others: Sequence[Row], scale: float) -> list[str]:
     groups: dict[str, list[str]] = {}
-    for row in others:
+    in_order = sorted(others, key=lambda row: row.difference.mean if row.difference else 0.0, reverse=True)
+    for row in in_order:
         missing = f"by {row.reached} of {row.seeds} seeds, best {score(row.best_new, scale)}"
         gap = plus_minus(row.difference, scale, "+") if row.difference else missing
         groups.setdefault(_verdict(row), []).append(f"{row.method} ({gap})")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +18,23 @@ from profit_optax.compare import store
 from profit_optax.compare.formats import megabytes, plus_minus, scale_of, score, short_rate
 from profit_optax.compare.summary import Curve, Row, best
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart; line styles and markers tell them apart in grey.
-_COLOURS = ("#000000", "#0072B2", "#E69F00", "#CC79A7", "#009E73", "#D55E00", "#56B4E9", "#8C6D1F")
-_LINES = ("-", "-", "--", "-.", ":", "--", "-.")
-_MARKERS = ("o", "D", "s", "^", "v", "P", "X", "<", ">", "p", "h")
-WIDTH = 88
+# Okabe and Ito's colours, which colour-blind readers can tell apart, and three more; line styles and markers tell them
+# apart in grey. There is one for every method at hand.
+_STYLES = (
+    ("#000000", "-", "o"),
+    ("#7F7F7F", "--", "s"),
+    ("#0072B2", "-", "D"),
+    ("#56B4E9", "--", "^"),
+    ("#8C6D1F", ":", "v"),
+    ("#D55E00", "-.", "P"),
+    ("#009E73", "-", "X"),
+    ("#CC79A7", "--", "<"),
+    ("#5D3A9B", ":", ">"),
+    ("#E69F00", "-", "p"),
+    ("#A50F15", "-.", "h"),
+)
+# Wider than any table of the methods at hand, which fit a terminal: none is wrapped.
+WIDTH = 140
 
 
 def table(rows: Sequence[Row], levels: Sequence[float], baseline: str) -> Table:
@@ -34,7 +47,7 @@ def table(rows: Sequence[Row], levels: Sequence[float], baseline: str) -> Table:
     result.add_column("new", no_wrap=True)
     result.add_column("method", no_wrap=True)
     for name in ("rate", "old", f"minus {baseline}", "grads", "s", "MB"):
-        result.add_column(name, justify="right")
+        result.add_column(name, justify="right", no_wrap=name == "old")
     for level in levels:
         names = dict.fromkeys(row.method for row in rows)
         for i, name in enumerate(names):
@@ -58,20 +71,31 @@ def plot(path: Path, curves: Sequence[Curve], rows: Sequence[Row], levels: Seque
     of the old scores there and its 95 % interval.
     """
     scale = scale_of(rows)
-    figure = Figure(figsize=(9.6, 5.6), layout="constrained")
+    figure = Figure(figsize=(10.2, 5.6), layout="constrained")
     axes = figure.subplots()
     names = list(dict.fromkeys(curve.method for curve in curves))
-    for name, colour, line, marker in zip(
-        names, itertools.cycle(_COLOURS), itertools.cycle(_LINES), itertools.cycle(_MARKERS), strict=False
-    ):
+    shown: list[Row] = []
+    top = scale * max(*levels, *(curve.new.mean(axis=0).max() for curve in curves))
+    start = scale * curves[0].new[:, 0].mean(), scale * curves[0].old[:, 0].mean()
+    _stretch(axes, start[0], top)
+    for i, (name, style) in enumerate(zip(names, itertools.cycle(_STYLES), strict=False)):
         chosen = _best_rate(rows, levels, name)
         curve = next(each for each in curves if (each.method, each.rate) == (name, chosen))
         at_levels = [row for row in rows if (row.method, row.rate) == (name, chosen)]
-        _draw(axes, curve, at_levels, scale, (colour, line, marker))
-    _dress(axes, curves, rows, levels, scale)
+        # Beside each other, so that no bar hides another one.
+        _draw(axes, curve, at_levels, scale, style, aside=(i - (len(names) - 1) / 2) * 0.003 * (top - start[0]))
+        shown += at_levels
+    for level in levels:
+        label = "compared at" if level == levels[0] else None
+        axes.axvline(scale * level, color="0.4", linewidth=1, linestyle=(0, (2, 2)), label=label, zorder=0)
+    axes.plot(*start, marker="*", markersize=13, color="0.3", linestyle="none", label="start: the old model", zorder=5)
+    _limit(axes, [scale * row.old.mean for row in shown if row.old], start[1], scale)
+    unit = " (%)" if scale == 100 else ""
+    axes.set_xlabel(f"score on the new task{unit}")
+    axes.set_ylabel(f"score on the old task{unit}")
+    axes.grid(alpha=0.25)
     spread = f"means over {len(curves[0].seeds)} seeds, 95 % intervals"
-    title = f"What is kept of the old task while learning {task} ({spread})"
-    figure.suptitle("\n".join(textwrap.wrap(title, 90)))
+    axes.set_title("\n".join(textwrap.wrap(f"What is kept of the old task while learning {task} ({spread})", 80)))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     store.write(path, lambda file: figure.savefig(file, format="png", dpi=130))
 
@@ -100,7 +124,9 @@ def _cells(row: Row, scale: float) -> tuple[str, ...]:
     )
 
 
-def _draw(axes: Axes, curve: Curve, rows: Sequence[Row], scale: float, style: tuple[str, str, str]) -> None:
+def _draw(
+    axes: Axes, curve: Curve, rows: Sequence[Row], scale: float, style: tuple[str, str, str], aside: float
+) -> None:
     colour, line, marker = style
     old, new = scale * curve.old.mean(axis=0), scale * curve.new.mean(axis=0)
     label = f"{curve.method}, {short_rate(curve.rate)}"
@@ -109,7 +135,7 @@ def _draw(axes: Axes, curve: Curve, rows: Sequence[Row], scale: float, style: tu
         if row.old:
             half = scale * (row.old.high - row.old.mean)
             axes.errorbar(
-                scale * row.level,
+                scale * row.level + aside,
                 scale * row.old.mean,
                 yerr=half if np.isfinite(half) else None,
                 color=colour,
@@ -121,20 +147,26 @@ def _draw(axes: Axes, curve: Curve, rows: Sequence[Row], scale: float, style: tu
             )
 
 
-def _dress(axes: Axes, curves: Sequence[Curve], rows: Sequence[Row], levels: Sequence[float], scale: float) -> None:
-    unit = " (%)" if scale == 100 else ""
-    start = scale * curves[0].new[:, 0].mean(), scale * curves[0].old[:, 0].mean()
-    for level in levels:
-        label = "compared at" if level == levels[0] else None
-        axes.axvline(scale * level, color="0.4", linewidth=1, linestyle=(0, (2, 2)), label=label)
-    axes.plot(*start, marker="*", markersize=13, color="0.3", linestyle="none", label="start: the old model", zorder=5)
-    # A method that collapses would leave no room for the others: the picture shows where they are compared.
-    shown = [scale * value for row in rows if row.old for value in (row.old.mean, row.old.low, row.old.high)]
-    finite = [value for value in (*shown, start[1]) if np.isfinite(value)]
-    margin = 0.08 * (max(finite) - min(finite) or 1.0)
-    axes.set_ylim(min(finite) - margin, min(max(finite) + margin, 100.5) if scale == 100 else max(finite) + margin)
-    right = max(scale * levels[-1], *(scale * curve.new.mean(axis=0).max() for curve in curves))
-    axes.set_xlim(start[0] - 0.03 * (right - start[0]), right + 0.03 * (right - start[0]))
-    axes.set_xlabel(f"score on the new task{unit}")
-    axes.set_ylabel(f"score on the old task{unit}")
-    axes.grid(alpha=0.25)
+def _stretch(axes: Axes, start: float, top: float) -> None:
+    """An axis that is logarithmic in what is missing to the top, since that is where methods part."""
+    way = top - start
+    end = top + 0.1 * way
+
+    def stretched(new: np.ndarray) -> np.ndarray:
+        return -np.log(np.maximum(end - new, 1e-3 * way))
+
+    def shrunk(place: np.ndarray) -> np.ndarray:
+        return end - np.exp(-place)
+
+    axes.set_xscale("function", functions=(stretched, shrunk))
+    axes.set_xlim(start - 0.04 * way, top + 0.01 * way)
+    ticks = MaxNLocator(10).tick_values(start, top)
+    axes.set_xticks([tick for tick in ticks if start - 0.04 * way <= tick <= top + 0.01 * way])
+    axes.set_xticks([], minor=True)
+
+
+def _limit(axes: Axes, olds: Sequence[float], start: float, scale: float) -> None:
+    """The old scores that are compared: a method that collapses would leave no room for the others."""
+    low, high = min([start, *olds]), max([start, *olds])
+    margin = 0.15 * (high - low or 1.0)
+    axes.set_ylim(low - margin, min(high + margin, 100.5) if scale == 100 else high + margin)
