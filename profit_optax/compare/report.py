@@ -3,7 +3,7 @@
 import io
 import itertools
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -77,13 +77,14 @@ def plot(path: Path, curves: Sequence[Curve], rows: Sequence[Row], levels: Seque
     shown: list[Row] = []
     top = scale * max(*levels, *(curve.new.mean(axis=0).max() for curve in curves))
     start = scale * curves[0].new[:, 0].mean(), scale * curves[0].old[:, 0].mean()
-    _stretch(axes, start[0], top)
+    end = _stretch(axes, start[0], top)
     for i, (name, style) in enumerate(zip(names, itertools.cycle(_STYLES), strict=False)):
         chosen = _best_rate(rows, levels, name)
         curve = next(each for each in curves if (each.method, each.rate) == (name, chosen))
         at_levels = [row for row in rows if (row.method, row.rate) == (name, chosen)]
-        # Beside each other, so that no bar hides another one.
-        _draw(axes, curve, at_levels, scale, style, aside=(i - (len(names) - 1) / 2) * 0.003 * (top - start[0]))
+        # Beside each other on the stretched axis, so that no bar hides another one.
+        place = lambda level, i=i: level + (i - (len(names) - 1) / 2) * 0.012 * (end - level)  # noqa: E731
+        _draw(axes, curve, at_levels, scale, style, place)
         shown += at_levels
     for level in levels:
         label = "compared at" if level == levels[0] else None
@@ -125,7 +126,12 @@ def _cells(row: Row, scale: float) -> tuple[str, ...]:
 
 
 def _draw(
-    axes: Axes, curve: Curve, rows: Sequence[Row], scale: float, style: tuple[str, str, str], aside: float
+    axes: Axes,
+    curve: Curve,
+    rows: Sequence[Row],
+    scale: float,
+    style: tuple[str, str, str],
+    place: Callable[[float], float],
 ) -> None:
     colour, line, marker = style
     old, new = scale * curve.old.mean(axis=0), scale * curve.new.mean(axis=0)
@@ -135,7 +141,7 @@ def _draw(
         if row.old:
             half = scale * (row.old.high - row.old.mean)
             axes.errorbar(
-                scale * row.level + aside,
+                place(scale * row.level),
                 scale * row.old.mean,
                 yerr=half if np.isfinite(half) else None,
                 color=colour,
@@ -147,8 +153,8 @@ def _draw(
             )
 
 
-def _stretch(axes: Axes, start: float, top: float) -> None:
-    """An axis that is logarithmic in what is missing to the top, since that is where methods part."""
+def _stretch(axes: Axes, start: float, top: float) -> float:
+    """An axis that is logarithmic in what is missing to a score, which is returned: near it is where methods part."""
     way = top - start
     end = top + 0.1 * way
 
@@ -163,6 +169,7 @@ def _stretch(axes: Axes, start: float, top: float) -> None:
     ticks = MaxNLocator(10).tick_values(start, top)
     axes.set_xticks([tick for tick in ticks if start - 0.04 * way <= tick <= top + 0.01 * way])
     axes.set_xticks([], minor=True)
+    return end
 
 
 def _limit(axes: Axes, olds: Sequence[float], start: float, scale: float) -> None:
