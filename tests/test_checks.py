@@ -14,12 +14,12 @@ from profit_optax import (
     orthogonalize,
     profit,
     profit_adamw,
-    profit_lagged,
     profit_sgd,
     profit_transparent,
     reject_nonfinite,
 )
 from profit_optax.training import group_batches
+from tests.forms import one_line
 
 SGD = optax.sgd(0.1)
 PARAMS = {"w": jnp.ones(3), "b": jnp.ones(())}
@@ -110,13 +110,13 @@ def test_optimizers_that_are_none(name, value):
 
 
 def test_missing_closure():
-    with raises(ValueError, "value_and_grad_fn is missing", "tx.update(", "profit_transparent", "profit_lagged"):
+    with raises(ValueError, "value_and_grad_fn is missing", "tx.update(", "profit_transparent", "one_line"):
         update(fn=None)
 
 
 def test_update_as_loops_of_other_optimizers_call_it():
     tx = profit(SGD, SGD)
-    with raises(ValueError, "value_and_grad_fn is missing", "profit_transparent", "profit_lagged"):
+    with raises(ValueError, "value_and_grad_fn is missing", "profit_transparent", "one_line"):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 
@@ -263,7 +263,7 @@ def test_mistakes_are_found_while_tracing():
 FACTORIES = {
     "profit": lambda **static: optax.inject_hyperparams(profit, **static)(SGD, SGD, n_ref=1),
     "transparent": lambda **static: optax.inject_hyperparams(profit_transparent, **static)(SGD, SGD, n_ref=1),
-    "lagged": lambda **static: optax.inject_hyperparams(profit_lagged, **static)(SGD, SGD, warmup_steps=1),
+    "one-line": lambda **static: optax.inject_hyperparams(one_line, **static)(SGD, SGD, warmup_steps=1),
     "adamw": lambda **static: optax.inject_hyperparams(profit_adamw, **static)(0.1),
     "sgd": lambda **static: optax.inject_hyperparams(profit_sgd, **static)(0.1),
 }
@@ -274,7 +274,7 @@ def test_the_remedy_for_traced_counts_works(name):
     with pytest.raises(TypeError, match=r"static_args=\(.*\), with those of these names") as error:
         FACTORIES[name]().init(PARAMS)
     named = ast.literal_eval(re.search(r"static_args=(\(.*?\))", str(error.value))[1])
-    factory = {"profit": profit, "transparent": profit_transparent, "lagged": profit_lagged, "adamw": profit_adamw}
+    factory = {"profit": profit, "transparent": profit_transparent, "one-line": one_line, "adamw": profit_adamw}
     known = inspect.signature(factory.get(name, profit_sgd)).parameters
     FACTORIES[name](static_args=tuple(arg for arg in named if arg in known)).init(PARAMS)
 
@@ -304,7 +304,7 @@ def test_flags_that_are_neither_true_nor_false(make):
 
 
 @pytest.mark.parametrize(("value", "place"), [(5, ""), (["i", 5], r"\[1\]"), ({"w": ("i", 2)}, r"\['w'\]\[1\]")])
-@pytest.mark.parametrize("make", [profit, profit_transparent, profit_lagged])
+@pytest.mark.parametrize("make", [profit, profit_transparent, one_line])
 def test_axes_that_are_no_names(make, value, place):
     message = f"axis_name{place} must be the name of a mesh axis, got .* of type int. Pass a name, a tuple of names"
     with pytest.raises(TypeError, match=message):
