@@ -1,8 +1,5 @@
 """The command: a task out of a file, compared."""
 
-import importlib.util
-import sys
-import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +8,7 @@ from rich.console import Console
 
 from profit_optax.compare.comparison import compare
 from profit_optax.compare.errors import CompareError
+from profit_optax.compare.files import called, load
 from profit_optax.compare.methods import Method
 from profit_optax.compare.methods.catalogue import METHODS
 from profit_optax.compare.task import Task
@@ -67,8 +65,8 @@ def main(
 
     Killed and started again with the same arguments, it goes on where it was.
     """
-    module, found = _load(task)
     try:
+        module, found = _load(task)
         result = compare(
             found,
             None if methods is None else [_method(module, name) for name in methods],
@@ -96,32 +94,11 @@ def _method(module: Any, name: str) -> str | Method:
 
 
 def _load(text: str) -> tuple[Any, Task]:
-    file, _, name = text.rpartition(":")
-    path = Path(file)
-    if not name or path.suffix != ".py":
-        raise typer.BadParameter(f"{text!r} is no FILE.py:TASK.")
-    if not path.is_file():
-        raise typer.BadParameter(f"there is no file {file}.")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # As for a script: what lies beside the file can be imported, and its classes can be found by their module.
-    sys.path.insert(0, str(path.resolve().parent))
-    sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-        if not hasattr(module, name):
-            raise typer.BadParameter(f"{file} has no {name!r}.")
-        task = getattr(module, name)
-        task = task() if callable(task) and not isinstance(task, Task) else task
-    except typer.BadParameter:
-        raise
-    except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        _end(f"{file} raised {type(error).__name__}: {error} ({last.filename}, line {last.lineno}).")
+    module, task = load(text)
+    if callable(task) and not isinstance(task, Task):
+        task = called(text.rpartition(":")[0], task)
     if not isinstance(task, Task):
-        raise typer.BadParameter(f"{text} must be a Task, got {type(task).__name__}.")
+        raise CompareError(f"{text} must be a Task, got {type(task).__name__}.")
     return module, task
 
 

@@ -2,24 +2,28 @@
 
 import os
 import platform
+from collections.abc import Sequence
 from importlib import metadata
+from typing import Any
 
 import jax
 
+PACKAGES = ("profit-optax", "jax", "optax")
 
-def environment() -> dict[str, object]:
+
+def environment(packages: Sequence[str] = PACKAGES) -> dict[str, Any]:
     """What a comparison ran with and on."""
     device = jax.devices()[0]
     return {
-        "versions": versions(),
+        "versions": versions(packages),
         "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {len(jax.devices())} x "
         f"{device.device_kind}",
     }
 
 
-def versions() -> dict[str, str]:
-    """The versions that decide what a comparison computes."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in ("profit-optax", "jax", "optax")}
+def versions(packages: Sequence[str] = PACKAGES) -> dict[str, str]:
+    """The versions of Python and of packages, by default those that decide what a comparison computes."""
+    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
 
 
 def _version(package: str) -> str:

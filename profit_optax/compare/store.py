@@ -132,18 +132,25 @@ def write(path: Path, write_to: Callable[[Any], Any]) -> None:
             raise
 
 
-def plain(value: Any) -> Any:
-    """What JSON can hold: named tuples as objects, and null for what is no finite number."""
+def plain(value: Any, digits: int | None = None) -> Any:
+    """What JSON can hold: named tuples as objects, and null for what is no finite number.
+
+    Args:
+      value: a tree of dictionaries, lists, tuples, arrays and leaves that JSON knows.
+      digits: how many significant digits of a float are kept; None for all.
+    """
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return plain(value._asdict())
+        return plain(value._asdict(), digits)
     if isinstance(value, dict):
-        return {str(name): plain(field) for name, field in value.items()}
+        return {str(name): plain(field, digits) for name, field in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return plain(value.tolist())
+        return plain(value.tolist(), digits)
     if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+        return [plain(item, digits) for item in value]
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return None
+        return value if digits is None else float(f"{value:.{digits}g}")
     return value
 
 

@@ -81,9 +81,9 @@ def test_what_goes_wrong_is_one_line_and_no_traceback(command, name, options, wo
 
 
 @pytest.mark.parametrize(("name", "words"), [("nothing", "has no 'nothing'"), ("mine", "must be a Task")])
-def test_a_name_that_is_no_task_is_a_usage_error(command, name, words):
+def test_a_name_that_is_no_task_is_an_error(command, name, words):
     result = command(name)
-    assert result.exit_code == 2
+    assert result.exit_code == 1
     assert words in result.stderr
 
 

@@ -35,6 +35,11 @@ def ours() -> list[Method]:
     return [profit(), profit_transparent(), one_line()]
 
 
+def everything(task: Task) -> list[Method]:
+    """All of these."""
+    return [*optimizers(), *regularised(task), *ours(), *one_lines()]
+
+
 def one_lines() -> list[Method]:
     """The one line at each decay, with a pull to the start and without, and what needs no memory of its own."""
     lines = [one_line_at(decay) for decay in DECAYS]

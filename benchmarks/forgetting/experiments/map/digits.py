@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import optax
 
-from benchmarks.forgetting.gains.points import Factor, Map, Unit, forms_and_alone
+from benchmarks.forgetting.experiments.map.points import Factor, Map, Unit, forms_and_alone
 from benchmarks.forgetting.methods import Main, Method
 from benchmarks.forgetting.tasks import Task, digits
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.forgetting.cifar.arms import Arm
-from benchmarks.forgetting.cifar.setups import Setup
+from benchmarks.forgetting.experiments.cifar.arms import Arm
+from benchmarks.forgetting.experiments.cifar.setups import Setup
 from benchmarks.forgetting.runner import Run, Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Task
 from benchmarks.forgetting.tuning import best

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.commands import markdown_table
+from benchmarks.forgetting.experiments.warmup.arms import methods, warm_steps
+from benchmarks.forgetting.experiments.warmup.summary import Row
 from benchmarks.forgetting.summary import plus_minus, short_rate
-from benchmarks.forgetting.warmup.arms import methods, warm_steps
-from benchmarks.forgetting.warmup.summary import Row
 
 
 def markdown(rows: Sequence[Row], starts: Mapping[str, float], about: Mapping[str, Any]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import Interval, interval
+from profit_optax.compare.statistics import Interval, interval
 
 # PROFIT without warm-up gets 12.6 % of Clevr-Count in the paper, where full fine-tuning gets 56.3 %: "fails" means
 # less than half of AdamW's accuracy.

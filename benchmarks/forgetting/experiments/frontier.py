@@ -12,13 +12,16 @@ import typer
 from rich.console import Console
 
 from benchmarks.commands import ending_with, make_folder, or_quick, progress_bar
-from benchmarks.forgetting.demo import ANGLE, BATCH, LEVEL
+from benchmarks.forgetting.asked import METHODS_HELP, methods_named
+from benchmarks.forgetting.experiments.demo import ANGLE, BATCH, LEVEL
 from benchmarks.forgetting.methods import Method, catalogue
 from benchmarks.forgetting.report import environment, markdown, plot, write_json
 from benchmarks.forgetting.runner import Run, run_all
 from benchmarks.forgetting.summary import percent, summarize
 from benchmarks.forgetting.tasks import Task, digits
+from benchmarks.forgetting.tasks.catalogue import TASK_HELP, task_named
 from benchmarks.forgetting.tuning import Budget, Tuned, trial, tune
+from profit_optax.compare.errors import CompareError
 
 # Tuning seeds are counted from here, so that none of them is reported on.
 FIRST_TUNING_SEED = 1000
@@ -39,12 +42,10 @@ EVALUATIONS = 60
 
 
 def main(
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,NAME,...", help="Methods by their names, between semicolons where a name has a comma."
-        ),
+    task: Annotated[
+        str | None, typer.Option(help=TASK_HELP, show_default=f"digits rotated by {ANGLE:g} degrees")
     ] = None,
+    methods: Annotated[str | None, typer.Option(metavar="NAME,NAME,...", help=METHODS_HELP)] = None,
     seeds: Annotated[
         int | None,
         typer.Option(
@@ -71,11 +72,12 @@ def main(
     size = Size(seeds or size.seeds, tuning_seeds or size.tuning_seeds, gradients or size.gradients)
     budget = Budget(size.gradients, EVALUATIONS, BATCH)
     make_folder(output)
-    task = digits.rotated_digits(range(size.seeds), ANGLE)
-    groups = _groups(task, methods)
-    tuning_task = digits.rotated_digits(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + size.tuning_seeds), ANGLE)
-    with ending_with(digits.NotConvergedError):
-        for each in (tuning_task, task):
+    with ending_with(digits.NotConvergedError, CompareError):
+        make_task = task_named(task, ANGLE)
+        reported = make_task(range(size.seeds))
+        groups = _groups(reported, methods)
+        tuning_task = make_task(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + size.tuning_seeds))
+        for each in (tuning_task, reported) if task is None else ():
             digits.check_converged(digits.old_accuracies(each))
     named = [method for group in groups.values() for method in group]
     with progress_bar() as progress:
@@ -88,8 +90,8 @@ def main(
 
         tuned = tune(tuning_task, named, LEVEL, budget, on_progress, output / "runs")
         trials = [trial(each.method, each.setting, budget) for each in tuned]
-        runs = run_all(task, trials, BATCH, on_progress, output / "runs")
-    _report(output, groups, tuned, runs, budget, size, time.perf_counter() - begin, quick)
+        runs = run_all(reported, trials, BATCH, on_progress, output / "runs")
+    _report(output, reported.name, groups, tuned, runs, budget, size, time.perf_counter() - begin, quick)
 
 
 def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
@@ -102,13 +104,13 @@ def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
         return groups
     # Only where they are asked for: there are many.
     groups["one line"] = catalogue.one_lines()
-    known = [method.name for group in groups.values() for method in group]
-    asked = [name.strip() for name in methods.split(",")]
-    unknown = [name for name in asked if name not in known]
-    if unknown:
-        raise typer.BadParameter(
-            f"{', '.join(map(repr, unknown))} is none of {', '.join(known)}.", param_hint="--methods"
-        )
+    known = [method for group in groups.values() for method in group]
+    try:
+        found = methods_named(methods, known)
+    except CompareError as error:
+        raise typer.BadParameter(str(error), param_hint="--methods") from None
+    asked = [method.name for method in found]
+    groups["your own"] = [method for method in found if method not in known]
     if BASELINE not in asked:
         raise typer.BadParameter(f"{BASELINE} must be among them: differences are to it.", param_hint="--methods")
     chosen = {title: [method for method in group if method.name in asked] for title, group in groups.items()}
@@ -117,6 +119,7 @@ def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
 
 def _report(
     output: Path,
+    task: str,
     groups: dict[str, list[Method]],
     tuned: Sequence[Tuned],
     runs: Sequence[Run],
@@ -139,7 +142,7 @@ def _report(
     }  # fmt: skip
     text = markdown(rows, LEVEL, BASELINE, {each.method.name: f"{each.reached} of {each.tried}" for each in tuned})
     text += (
-        f"\nDigits to digits rotated by {ANGLE:g} degrees. Means over {size.seeds} seeds ± 95 % Student-t intervals;"
+        f"\nDigits to {task}. Means over {size.seeds} seeds ± 95 % Student-t intervals;"
         f" settings tuned on {size.tuning_seeds} others, {tuned[0].tried} for every method; {size.gradients} gradients"
         f" a run. *reached*: with how many settings every tuning seed reached {percent(LEVEL)} %."
         f" {about['machine']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}.\n"
@@ -150,14 +153,10 @@ def _report(
         title: [run for run in runs if run.method in {BASELINE, *(method.name for method in group)}]
         for title, group in groups.items()
     }
-    plot(output / "frontier.png", panels, LEVEL, f"digits rotated by {ANGLE:g} degrees")
+    plot(output / "frontier.png", panels, LEVEL, task)
     write_json(output / "frontier.json", rows, list(runs), about)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     console.print(text)
     console.print(
         f"Table: {output / 'frontier.md'}\nPicture: {output / 'frontier.png'}\nNumbers: {output / 'frontier.json'}"
     )
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -11,16 +11,17 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, markdown_table, or_quick, parse_names, plain, progress_bar
-from benchmarks.forgetting.gains.digits import DIGITS
-from benchmarks.forgetting.gains.figure import plot
-from benchmarks.forgetting.gains.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
-from benchmarks.forgetting.gains.points import Map, Point, Unit, points
-from benchmarks.forgetting.gains.toy import TOY
+from benchmarks.commands import make_folder, markdown_table, or_quick, parse_names, progress_bar
+from benchmarks.forgetting.experiments.map.digits import DIGITS
+from benchmarks.forgetting.experiments.map.figure import plot
+from benchmarks.forgetting.experiments.map.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
+from benchmarks.forgetting.experiments.map.points import Map, Point, Unit, points
+from benchmarks.forgetting.experiments.map.toy import TOY
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.runner import Trial, geometrically, run_all
 from benchmarks.forgetting.summary import plus_minus, short_rate
 from benchmarks.forgetting.tasks import start_scores
+from profit_optax.compare.store import plain
 
 SEEDS, QUICK_SEEDS = 10, 2
 QUICK_GRADIENTS = 16
@@ -177,7 +178,3 @@ def _predicted(found: Prediction) -> str:
         f"{text} Where the main optimizer alone reaches the level, a run that does not has the lower early cosine in"
         f" {100 * found.collapse_auc:.0f} % of its pairs with runs that do."
     )
-
-
-if __name__ == "__main__":
-    typer.run(main)

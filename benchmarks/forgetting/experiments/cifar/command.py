@@ -13,16 +13,16 @@ import typer
 from rich.console import Console
 
 from benchmarks.commands import ending_with, make_folder, progress_bar
-from benchmarks.forgetting.cifar.archives import Archive, ArchiveError, cifar10, cifar100
-from benchmarks.forgetting.cifar.arms import arms
-from benchmarks.forgetting.cifar.base import Base, OtherRecipeError, train_base
-from benchmarks.forgetting.cifar.measure import TUNING_SEED, gradients, measure
-from benchmarks.forgetting.cifar.networks import compute_dtype, network
-from benchmarks.forgetting.cifar.report import title, write
-from benchmarks.forgetting.cifar.setups import SETUPS, Setup
+from benchmarks.forgetting.experiments.cifar.arms import arms
+from benchmarks.forgetting.experiments.cifar.measure import TUNING_SEED, gradients, measure
+from benchmarks.forgetting.experiments.cifar.report import title, write
+from benchmarks.forgetting.experiments.cifar.setups import SETUPS, Setup
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks import Task
-from benchmarks.forgetting.tasks import cifar as cifar_task
+from benchmarks.forgetting.tasks.cifar import task as cifar_task
+from benchmarks.forgetting.tasks.cifar.archives import Archive, ArchiveError, cifar10, cifar100
+from benchmarks.forgetting.tasks.cifar.base import Base, OtherRecipeError, train_base
+from benchmarks.forgetting.tasks.cifar.networks import compute_dtype, network
 
 _OF_NETWORK = "the network's"
 
@@ -120,7 +120,7 @@ def _fine_tune(
     catalogue = arms(task, setup.rates, setup.steps)
     keys = _known(keys, [arm.key for arm in catalogue])
     about = {
-        "command": shlex.join(["python", "-m", "benchmarks.forgetting.cifar", *sys.argv[1:]]),
+        "command": shlex.join(["python", "-m", "benchmarks.forgetting", "cifar", *sys.argv[1:]]),
         "seeds": list(seeds),
         "dtype": jnp.dtype(compute_dtype()).name,
         "parameters": sum(x.size for x in jax.tree.leaves(base.params)),
@@ -154,7 +154,3 @@ def _known(asked: list[str] | None, known: list[str]) -> list[str]:
     if unknown:
         raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(known)}.", param_hint="--arm")
     return [key for key in known if not asked or key in asked]
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from benchmarks.forgetting.cifar.archives import TEST_IMAGES, TRAIN_IMAGES
-from benchmarks.forgetting.cifar.base import Recipe
+from benchmarks.forgetting.tasks.cifar.archives import TEST_IMAGES, TRAIN_IMAGES
+from benchmarks.forgetting.tasks.cifar.base import Recipe
 
 
 class Setup(NamedTuple):

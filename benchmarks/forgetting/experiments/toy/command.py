@@ -11,11 +11,11 @@ import typer
 from rich.console import Console
 
 from benchmarks.commands import make_folder, or_quick, parse_counts, parse_names, progress_bar
+from benchmarks.forgetting.experiments.toy.picture import draw, grid
+from benchmarks.forgetting.experiments.toy.report import describe, markdown, write_json
+from benchmarks.forgetting.experiments.toy.sweep import Plan, Result, Setting, nearest, predictions, sweep, total
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks.toy import ACTIVATIONS, Size, truth
-from benchmarks.forgetting.toy.picture import draw, grid
-from benchmarks.forgetting.toy.report import describe, markdown, write_json
-from benchmarks.forgetting.toy.sweep import Plan, Result, Setting, nearest, predictions, sweep, total
 
 # Seeds that choose the setting are others than those that are reported at it.
 SWEEP_SEEDS = 100
@@ -103,7 +103,7 @@ def main(
     swept, final, setting = _measure(plan, n_final, size.pixels, output)
     about = {
         "quick": quick,
-        "command": " ".join(["python -m benchmarks.forgetting.toy", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.forgetting toy", *sys.argv[1:]]),
         "sweep_plan": plan,
         "setting": setting,
         "wall_seconds": time.perf_counter() - begin,
@@ -142,7 +142,3 @@ def _measure(plan: Plan, n_final: int, pixels: int, output: Path) -> tuple[list[
     title = f"Old square (solid), new square (dashed); {describe(setting)}, seed 0"
     draw(output / "toy.png", maps, title)
     return swept, final, setting
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -11,13 +11,14 @@ import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import ending_with, make_folder, or_quick, parse_names, plain, progress_bar
+from benchmarks.commands import ending_with, make_folder, or_quick, parse_names, progress_bar
+from benchmarks.forgetting.experiments.warmup.arms import BATCH, RATIO, TASKS, trials
+from benchmarks.forgetting.experiments.warmup.report import markdown
+from benchmarks.forgetting.experiments.warmup.summary import Row, summarize
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.runner import Run, run_all
 from benchmarks.forgetting.tasks import digits
-from benchmarks.forgetting.warmup.arms import BATCH, RATIO, TASKS, trials
-from benchmarks.forgetting.warmup.report import markdown
-from benchmarks.forgetting.warmup.summary import Row, summarize
+from profit_optax.compare.store import plain
 
 
 class Size(NamedTuple):
@@ -68,7 +69,7 @@ def main(
         rows, starts, runs = _measure(tasks or tuple(TASKS), size, output / "runs")
     about = {
         "quick": quick,
-        "command": " ".join(["python -m benchmarks.forgetting.warmup", *sys.argv[1:]]),
+        "command": " ".join(["python -m benchmarks.forgetting warmup", *sys.argv[1:]]),
         "ratio": RATIO,
         "batch": BATCH,
         **size._asdict(),
@@ -104,7 +105,3 @@ def _measure(names: Sequence[str], size: Size, store: Path) -> tuple[list[Row], 
             starts[name] = float(np.mean(runs[0].new[:, 0]))
             by_task[name] = runs
     return rows, starts, by_task
-
-
-if __name__ == "__main__":
-    typer.run(main)

@@ -5,7 +5,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from benchmarks.forgetting.cifar.networks import logits
+from benchmarks.forgetting.tasks.cifar.networks import logits
 
 CHUNK = 1000
 

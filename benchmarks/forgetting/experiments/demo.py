@@ -10,14 +10,17 @@ import typer
 from rich.console import Console
 
 from benchmarks.commands import ending_with, make_folder, or_quick, progress_bar
-from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.asked import METHODS_HELP, methods_named
+from benchmarks.forgetting.methods import Method, catalogue
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.report import by_rate, environment, plot, table, write_json
 from benchmarks.forgetting.runner import Run, Trial, at_rates, run_all
 from benchmarks.forgetting.summary import Row, describe, percent, short_rate, summarize
-from benchmarks.forgetting.tasks import digits
+from benchmarks.forgetting.tasks import Task, digits
+from benchmarks.forgetting.tasks.catalogue import TASK_HELP, task_named
+from profit_optax.compare.errors import CompareError
 
 # The same for every arm: a decade of rates at each of which AdamW gets to LEVEL.
 RATES = (1e-4, 3e-4, 1e-3)
@@ -98,6 +101,8 @@ def main(
     angle: Annotated[
         float, typer.Option(callback=_finite, help="Degrees by which the new digits are rotated.")
     ] = ANGLE,
+    task: Annotated[str | None, typer.Option(help=TASK_HELP, show_default="digits rotated by --angle degrees")] = None,
+    methods: Annotated[str | None, typer.Option(help=METHODS_HELP, show_default="the four arms below")] = None,
     output: Annotated[Path, typer.Option(help="Folder for demo.png and demo.json.")] = Path("out/demo"),
     quick: Annotated[
         bool, typer.Option("--quick", help="A smoke run of a few seconds, which measures nothing.")
@@ -113,13 +118,22 @@ def main(
     size = QUICK if quick else FULL
     rates, steps = rates or size.rates, size.steps if steps is None else steps
     n_seeds = size.seeds if seeds is None else seeds
-    methods = (adamw(), adamw(n_ref + 1), profit(n_ref), one_line())
-    trials = at_rates(methods, rates, steps, EVALUATIONS, ratio=ratio, decay=0.0)
     make_folder(output)
-    with ending_with(digits.NotConvergedError):
-        base, runs = _measure(trials, batch, n_seeds, angle)
-    rows = summarize(runs, LEVEL, methods[0].name)
-    plot(output / "demo.png", by_rate(runs), LEVEL, f"digits rotated by {angle:g} degrees")
+    with ending_with(digits.NotConvergedError, CompareError):
+        learnt = task_named(task, angle)(range(n_seeds))
+        arms = [adamw(), adamw(n_ref + 1), profit(n_ref), one_line()]
+        if methods:
+            arms = methods_named(methods, [*arms, *catalogue.everything(learnt)])
+        # What else a method can be set to is in the middle of its grid.
+        others = [{name: values[len(values) // 2] for name, values in arm.grid if name != "rate"} for arm in arms]
+        trials = [
+            trial
+            for arm, other in zip(arms, others, strict=True)
+            for trial in at_rates([arm], rates, steps, EVALUATIONS, **(other | {"ratio": ratio, "decay": 0.0}))
+        ]
+        base, runs = _measure(learnt, trials, batch, n_seeds, checked=task is None)
+    rows = summarize(runs, LEVEL, arms[0].name)
+    plot(output / "demo.png", by_rate(runs), LEVEL, learnt.name)
     about = {
         "quick": quick,
         "level": LEVEL,
@@ -136,16 +150,16 @@ def main(
         **environment(),
     }
     write_json(output / "demo.json", rows, runs, about)
-    _print(rows, runs, methods, about, output)
+    _print(rows, runs, arms, about, output, standard=task is None and methods is None)
 
 
-def _measure(trials: list[Trial], batch: int, n_seeds: int, angle: float) -> tuple[np.ndarray, list[Run]]:
+def _measure(task: Task, trials: list[Trial], batch: int, n_seeds: int, checked: bool) -> tuple[np.ndarray, list[Run]]:
     """The old models' accuracies and all runs, with a progress bar on standard error."""
     with progress_bar() as progress:
         bar = progress.add_task(f"{n_seeds} old models", total=None)
-        task = digits.rotated_digits(range(n_seeds), angle)
         base = digits.old_accuracies(task)
-        digits.check_converged(base)
+        if checked:
+            digits.check_converged(base)
         gradients = sum(int(trial.steps[-1]) * trial.method.gradients for trial in trials)
         progress.update(bar, total=gradients * n_seeds)
 
@@ -155,18 +169,15 @@ def _measure(trials: list[Trial], batch: int, n_seeds: int, angle: float) -> tup
         return base, run_all(task, trials, batch, on_progress)
 
 
-def _print(rows: list[Row], runs: list[Run], methods: tuple[Method, ...], about: dict[str, Any], output: Path) -> None:
+def _print(
+    rows: list[Row], runs: list[Run], methods: list[Method], about: dict[str, Any], output: Path, standard: bool
+) -> None:
     console = Console(highlight=False, markup=False)
     console.print(table(rows, LEVEL, methods[0].name))
     base, versions = about["old_accuracy_at_start"], about["versions"]
-    level, n_seeds, twice = percent(LEVEL), about["seeds"], methods[1]
-    console.print(
-        f"Measured on held-out digits: accuracy on upright ones (old) when that on the same ones rotated by"
-        f" {about['angle']:g} degrees (new) first reaches {level} %; means over {n_seeds} paired seeds ± 95 % Student-t"
-        f" intervals. The old models started at {100 * base.mean():.1f} % (the lowest at {100 * base.min():.1f} %)."
-        f" {twice.name} averages {twice.gradients} batches a step, as many as PROFIT takes. A cosine between"
-        f" displacement and gradient near -1 may announce a collapse."
-    )
+    level, n_seeds = percent(LEVEL), about["seeds"]
+    if standard:
+        _explain(console, base, level, about, methods[1])
     for sentence in describe(runs, LEVEL):
         console.print(f"- {sentence}")
     if about["quick"]:
@@ -178,5 +189,12 @@ def _print(rows: list[Row], runs: list[Run], methods: tuple[Method, ...], about:
     console.print(f"Picture: {output / 'demo.png'}\nNumbers: {output / 'demo.json'}", soft_wrap=True)
 
 
-if __name__ == "__main__":
-    typer.run(main)
+def _explain(console: Console, base: np.ndarray, level: str, about: dict[str, Any], twice: Method) -> None:
+    console.print(
+        f"Measured on held-out digits: accuracy on upright ones (old) when that on the same ones rotated by"
+        f" {about['angle']:g} degrees (new) first reaches {level} %; means over {about['seeds']} paired seeds ±"
+        f" 95 % Student-t intervals. The old models started at {100 * base.mean():.1f} % (the lowest at"
+        f" {100 * base.min():.1f} %)."
+        f" {twice.name} averages {twice.gradients} batches a step, as many as PROFIT takes. A cosine between"
+        f" displacement and gradient near -1 may announce a collapse."
+    )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks.forgetting.gains.points import Factor, Map, Unit, forms_and_alone
+from benchmarks.forgetting.experiments.map.points import Factor, Map, Unit, forms_and_alone
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.rmsprop import decaying_rmsprop
 from benchmarks.forgetting.tasks import Task, toy

@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import markdown_table, plain
-from benchmarks.forgetting.summary import interval
-from benchmarks.forgetting.toy.paper import BEFORE, NEAR, TABLE, Errors, constant_errors, factor
-from benchmarks.forgetting.toy.sweep import ONE_LINE, PROFITS, Plan, Result, Setting
+from benchmarks.commands import markdown_table
+from benchmarks.forgetting.experiments.toy.paper import BEFORE, NEAR, TABLE, Errors, constant_errors, factor
+from benchmarks.forgetting.experiments.toy.sweep import ONE_LINE, PROFITS, Plan, Result, Setting
+from profit_optax.compare.statistics import interval
+from profit_optax.compare.store import plain
 
 _WITHOUT_RATIO = tuple(row for row in TABLE if row not in PROFITS)
 

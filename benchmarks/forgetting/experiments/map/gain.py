@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from benchmarks.forgetting.gains.points import Point
+from benchmarks.forgetting.experiments.map.points import Point
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import Interval, crossing, difference
+from benchmarks.forgetting.summary import crossing, difference
+from profit_optax.compare.statistics import Interval
 
 # How much of the way from the old model's score on the new task to its score on the old one is asked for.
 SHARE = 0.9

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.forgetting.gains.gain import EARLY, Gain, Prediction
-from benchmarks.forgetting.gains.points import Map, Unit
+from benchmarks.forgetting.experiments.map.gain import EARLY, Gain, Prediction
+from benchmarks.forgetting.experiments.map.points import Map, Unit
 from benchmarks.forgetting.summary import short_rate
 
 # Okabe and Ito's colours; the lower rate is filled, the higher one open.

@@ -19,10 +19,10 @@ import numpy as np
 import optax
 import orbax.checkpoint as ocp
 
-from benchmarks.forgetting.cifar.archives import Archive, Images
-from benchmarks.forgetting.cifar.augment import random_crop_and_flip
-from benchmarks.forgetting.cifar.evaluation import accuracy, logits_in_chunks
-from benchmarks.forgetting.cifar.networks import compute_dtype, init_params, logits, network
+from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
+from benchmarks.forgetting.tasks.cifar.augment import random_crop_and_flip
+from benchmarks.forgetting.tasks.cifar.evaluation import accuracy, logits_in_chunks
+from benchmarks.forgetting.tasks.cifar.networks import compute_dtype, init_params, logits, network
 
 CLASSES = 10
 CONVERGED = 0.8

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.cifar.archives import Images
-from benchmarks.forgetting.cifar.augment import random_crop_and_flip
-from benchmarks.forgetting.cifar.evaluation import accuracy
-from benchmarks.forgetting.cifar.networks import init_params, logits
 from benchmarks.forgetting.tasks import KeyPath, Scores, Task
+from benchmarks.forgetting.tasks.cifar.archives import Images
+from benchmarks.forgetting.tasks.cifar.augment import random_crop_and_flip
+from benchmarks.forgetting.tasks.cifar.evaluation import accuracy
+from benchmarks.forgetting.tasks.cifar.networks import init_params, logits
 
 CLASSES = 100
 

@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.commands import markdown_table, plain
-from benchmarks.forgetting.cifar import paper
-from benchmarks.forgetting.cifar.arms import BASELINE
-from benchmarks.forgetting.cifar.base import Base
-from benchmarks.forgetting.cifar.measure import TUNING_SEED, Outcome
-from benchmarks.forgetting.cifar.setups import Setup
+from benchmarks.commands import markdown_table
+from benchmarks.forgetting.experiments.cifar import paper
+from benchmarks.forgetting.experiments.cifar.arms import BASELINE
+from benchmarks.forgetting.experiments.cifar.measure import TUNING_SEED, Outcome
+from benchmarks.forgetting.experiments.cifar.setups import Setup
 from benchmarks.forgetting.report import plot
-from benchmarks.forgetting.summary import crossing, difference, interval, percent, plus_minus, short_rate
+from benchmarks.forgetting.summary import crossing, difference, percent, plus_minus, short_rate
+from benchmarks.forgetting.tasks.cifar.base import Base
+from profit_optax.compare.statistics import interval
+from profit_optax.compare.store import plain
 
 # Title of each table, and the arm beside which ablations stand.
 _TABLES = {

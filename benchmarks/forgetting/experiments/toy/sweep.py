@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.forgetting.experiments.toy.paper import BEFORE, TABLE, Errors, distance
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.rmsprop import (
     full_rmsprop,
@@ -18,7 +19,6 @@ from benchmarks.forgetting.methods.rmsprop import (
 from benchmarks.forgetting.runner import Run, Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
 from benchmarks.forgetting.tasks.toy import Examples, Size, toy
-from benchmarks.forgetting.toy.paper import BEFORE, TABLE, Errors, distance
 
 RATE = 5e-4
 # PROFIT's row in both ways of computing the displacement, of which the paper has the second.
