@@ -79,4 +79,4 @@ def test_a_name_that_is_nobody_s_is_an_error(tmp_path, option, value):
 
 
 def test_every_experiment_is_named():
-    assert list(EXPERIMENTS) == ["demo", "frontier", "map", "toy", "warmup", "cifar"]
+    assert list(EXPERIMENTS) == ["demo", "frontier", "map", "toy", "warmup", "cifar", "brake"]

@@ -104,6 +104,7 @@ def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
         return groups
     # Only where they are asked for: there are many.
     groups["one line"] = catalogue.one_lines()
+    groups["variants"] = catalogue.variants()
     known = [method for group in groups.values() for method in group]
     try:
         found = methods_named(methods, known)
