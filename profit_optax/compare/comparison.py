@@ -138,10 +138,13 @@ def compare(
         raise ValueError(f"gradients must be at least {most}, which one step of a method takes, got {gradients}.")
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
+    levels = None if levels is None else tuple(sorted(float(level) for level in levels))
+    if levels is not None and not (levels and all(map(math.isfinite, levels))):
+        raise ValueError(f"levels must be finite scores, at least one, got {levels}.")
     folder = None if output is None else Path(output)
     with opened(folder) as kept, watched(on_progress) as tell:
         job = _Job(task, found, rates, gradients, seeds, evaluations, kept, tell)
-        result = job.run(None if levels is None else tuple(sorted(levels)))
+        result = job.run(levels)
     if folder is not None:
         result.to_json(folder / "compare.json")
         result.plot(folder / "compare.png")
@@ -360,7 +363,7 @@ def _checked_rates(rates: Sequence[float]) -> list[float]:
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
-    found = list(range(seeds)) if isinstance(seeds, int) else [int(seed) for seed in seeds]
+    found = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(seed) for seed in seeds]
     if not found or len(set(found)) < len(found) or min(found) < 0:
         raise ValueError(f"seeds must be a number of at least 1, or different numbers of at least 0, got {seeds}.")
     return found

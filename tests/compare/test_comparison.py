@@ -198,6 +198,8 @@ def test_a_method_that_cannot_be_built_is_named():
         ({"seeds": [1, 1]}, "seeds must be"),
         ({"gradients": 1, "methods": ["profit"]}, "gradients must be at least 2"),
         ({"evaluations": 0}, "evaluations must be"),
+        ({"levels": []}, "levels must be"),
+        ({"levels": [float("nan")]}, "levels must be"),
     ],
 )
 def test_arguments_that_make_no_comparison(changes, words):
