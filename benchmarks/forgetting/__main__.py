@@ -20,7 +20,9 @@ EXPERIMENTS: dict[str, Callable[..., None]] = {
     "brake": brake.main,
 }
 
-app = typer.Typer(help="What is kept of an old task while a new one is learnt.", no_args_is_help=True, add_completion=False)
+HELP = "What is kept of an old task while a new one is learnt."
+
+app = typer.Typer(help=HELP, no_args_is_help=True, add_completion=False)
 for name, main in EXPERIMENTS.items():
     app.command(name)(main)
 
