@@ -10,7 +10,7 @@ from profit_optax.compare.summary import Row, best
 
 
 def advice(rows: Sequence[Row], levels: Sequence[float], baseline: str) -> str:
-    """Two to four sentences, each on a line of its own."""
+    """Two to five sentences, each on a line of its own."""
     scale = scale_of(rows)
     at = {level: best([row for row in rows if (row.level, row.method) == (level, baseline)]) for level in levels}
     reached = [level for level in levels if at[level].old]
@@ -22,7 +22,9 @@ def advice(rows: Sequence[Row], levels: Sequence[float], baseline: str) -> str:
     level, own = reached[-1], at[reached[-1]]
     names = [name for name in dict.fromkeys(row.method for row in rows) if name != baseline]
     others = [best([row for row in rows if (row.level, row.method) == (level, name)]) for name in names]
-    return "\n".join([_first(own, others, level, scale), *_verdicts(others, scale), _certainty(rows, own)])
+    lower = [_lower(rows, each, names, scale) for each in reached[:-1]]
+    sentences = [_first(own, others, level, scale), *_verdicts(others, scale), *_joined(lower), _certainty(rows, own)]
+    return "\n".join(sentences)
 
 
 def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
@@ -39,6 +41,21 @@ def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
         f" the old task, {plus_minus(chosen.difference, scale, '+')} compared with {own.method} at the best of its"
         f" rates, for {chosen.gradients:.0f} gradients in place of {own.gradients:.0f}."
     )
+
+
+def _lower(rows: Sequence[Row], level: float, names: Sequence[str], scale: float) -> str | None:
+    """Which method gains most at a level, if one does."""
+    at = [best([row for row in rows if (row.level, row.method) == (level, name)]) for name in names]
+    clear = [(row.difference.mean, row) for row in at if row.difference and row.difference.low > 0]
+    if not clear:
+        return None
+    _, row = max(clear, key=lambda pair: pair[0])
+    return f"{score(level, scale)} by {row.method} ({plus_minus(row.difference, scale, '+')})"
+
+
+def _joined(lower: Sequence[str | None]) -> list[str]:
+    found = [text for text in lower if text]
+    return [f"At lower levels most is kept at {', at '.join(found)}."] if found else []
 
 
 def _verdicts(others: Sequence[Row], scale: float) -> list[str]:

@@ -84,6 +84,19 @@ def test_a_gain_that_is_not_clear_is_undecided_and_the_baseline_stays():
     assert "not reached with these gradients: SGD (by 1 of 3 seeds, best 95.0 %)" in text
 
 
+def test_what_gains_most_at_lower_levels_is_told_too():
+    rows = [row("AdamW", 0.9, None, 0), row("EWC", 0.0, None, 0, reached=1), row("PROFIT", 0.93, 0.03, 0.04)]
+    lower = [
+        row("AdamW", 0.9, None, 0),
+        row("EWC", 0.95, 0.05, 0.01),
+        row("PROFIT", 0.96, 0.06, 0.07),
+    ]
+    text = advice([*(each._replace(level=0.8) for each in lower), *rows], (0.8, 0.9), "AdamW")
+    assert text.startswith("Stay with AdamW")
+    assert "At lower levels most is kept at 80.0 % by EWC (+5.0 ± 1.0)." in text
+    assert "At lower levels" not in advice(rows, (0.9,), "AdamW")
+
+
 def test_where_the_baseline_does_not_get_there_is_no_advice():
     assert said(row("PROFIT", 0.93, 0.03, 0.01), base=row("AdamW", 0, None, 0, reached=2)).startswith("No advice")
 
