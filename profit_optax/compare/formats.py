@@ -24,9 +24,15 @@ def plus_minus(value: Interval | None, scale: float, sign: str = "") -> str:
     if value is None:
         return ""
     mean, half = scale * value.mean, scale * (value.high - value.mean)
-    form = ".1f" if scale == 100 else ".3g"
-    text = f"{mean:{sign}{'z' if form == '.1f' else ''}{form}}"
-    return f"{text} ± {half:{form}}" if np.isfinite(half) else text
+    if not np.isfinite(half):
+        return f"{mean:{sign}.1f}" if scale == 100 else f"{mean:{sign}.4g}"
+    # As many places as half of the interval has in two digits: what follows them says nothing.
+    places = 1 if scale == 100 else _places(half)
+    return f"{mean:{sign}z.{places}f} ± {half:.{places}f}"
+
+
+def _places(half: float) -> int:
+    return int(np.clip(1 - np.floor(np.log10(half)), 0, 6)) if half > 0 else 3
 
 
 def short_rate(rate: float) -> str:
@@ -36,4 +42,6 @@ def short_rate(rate: float) -> str:
 
 def megabytes(size: int) -> str:
     """Bytes in MB."""
+    if size < 1e4:
+        return "<0.01"
     return f"{size / 1e6:.3g}" if size < 1e9 else f"{size / 1e6:.0f}"
