@@ -32,12 +32,19 @@ def plus_minus(value: Interval | None, scale: float, sign: str = "") -> str:
 
 
 def _places(half: float) -> int:
-    return int(np.clip(1 - np.floor(np.log10(half)), 0, 6)) if half > 0 else 3
+    return int(np.clip(1 - np.floor(np.log10(half)), 0, 4)) if half > 0 else 3
 
 
 def short_rate(rate: float) -> str:
     """A rate as people write it: 1e-4, 2.5e-3."""
     return np.format_float_scientific(rate, precision=3, trim="-", exp_digits=1)
+
+
+def seconds(value: float) -> str:
+    """Seconds in two digits."""
+    if value < 0.01:
+        return "<0.01"
+    return f"{value:.2g}" if value < 10 else f"{value:.0f}"
 
 
 def megabytes(size: int) -> str:

@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from profit_optax.compare import store
-from profit_optax.compare.formats import megabytes, plus_minus, scale_of, score, short_rate
+from profit_optax.compare.formats import megabytes, plus_minus, scale_of, score, seconds, short_rate
 from profit_optax.compare.summary import Curve, Row, best
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and three more; line styles and markers tell them
@@ -120,7 +120,7 @@ def _cells(row: Row, scale: float) -> tuple[str, ...]:
         plus_minus(row.old, scale),
         plus_minus(row.difference, scale, "+"),
         f"{row.gradients:.0f}",
-        f"{row.seconds:.2g}" if row.seconds < 10 else f"{row.seconds:.0f}",
+        seconds(row.seconds),
         memory,
     )
 
