@@ -29,7 +29,7 @@ help:
 	@echo "make clean   remove .venv, caches and outputs"
 
 demo: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.demo $(ARGS)
+	@$(BIN)/python -m benchmarks.forgetting demo $(ARGS)
 
 bench: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.cost $(ARGS)
@@ -45,19 +45,19 @@ growth: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.cost.growth $(ARGS)
 
 frontier: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.frontier $(ARGS)
+	@$(BIN)/python -m benchmarks.forgetting frontier $(ARGS)
 
 map: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.gains $(ARGS)
+	@$(BIN)/python -m benchmarks.forgetting map $(ARGS)
 
 toy: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.toy $(ARGS)
+	@$(BIN)/python -m benchmarks.forgetting toy $(ARGS)
 
 warmup: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.warmup $(ARGS)
+	@$(BIN)/python -m benchmarks.forgetting warmup $(ARGS)
 
 cifar: $(VENV)/.bench
-	@$(BIN)/python -m benchmarks.forgetting.cifar $(ARGS)
+	@$(BIN)/python -m benchmarks.forgetting cifar $(ARGS)
 
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding

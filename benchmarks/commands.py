@@ -1,15 +1,11 @@
-"""What the benchmarks' commands have in common: options, folders, progress, versions, tables, what JSON can hold."""
+"""What the benchmarks' commands have in common: options, folders, progress, tables."""
 
 import contextlib
-import math
 import os
-import platform
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -82,37 +78,3 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> list[str]:
     """The lines of a Markdown table, whose first is its head."""
     head, *body = (f"| {' | '.join(line)} |" for line in lines)
     return [head, "|---" * len(lines[0]) + "|", *body]
-
-
-def versions(packages: Iterable[str]) -> dict[str, str]:
-    """The versions of Python and of packages, as far as they are installed."""
-    return {"python": platform.python_version()} | {name: _version(name) for name in packages}
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "not installed"
-
-
-def plain(value: Any, digits: int | None = None) -> Any:
-    """What JSON can hold: named tuples as objects, and null for what is no finite number.
-
-    Args:
-      value: a tree of dictionaries, lists, tuples, arrays and leaves that JSON knows.
-      digits: how many significant digits of a float are kept; None for all.
-    """
-    if isinstance(value, tuple) and hasattr(value, "_asdict"):
-        return plain(value._asdict(), digits)
-    if isinstance(value, dict):
-        return {name: plain(field, digits) for name, field in value.items()}
-    if isinstance(value, np.ndarray):
-        return plain(value.tolist(), digits)
-    if isinstance(value, list | tuple):
-        return [plain(item, digits) for item in value]
-    if isinstance(value, float):
-        if not math.isfinite(value):
-            return None
-        return value if digits is None else float(f"{value:.{digits}g}")
-    return value

@@ -9,7 +9,7 @@ import chex
 import jax
 import numpy as np
 
-from benchmarks.forgetting.demo import ANGLE, BATCH
+from benchmarks.forgetting.experiments.demo import ANGLE, BATCH
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks import digits
 

@@ -19,6 +19,7 @@ from flax import nnx
 from examples import (
     checkpoint_resume,
     clipping_inside,
+    compare_methods,
     equinox_loop,
     fresh_head,
     frozen_backbone,
@@ -282,6 +283,18 @@ def test_one_line_train_state_follows_the_recurrence():
         expected.step(gradient, batch)
     assert any(projection.conflict for projection in expected.projections)
     assert_equal_run(one_line_train_state.main().params, expected.theta, start)
+
+
+def test_compare_methods_keeps_more_between_the_weights_and_says_so(capsys):
+    result = compare_methods.main()
+    at_top = {row.method: row for row in result.rows if row.level == result.levels[-1]}
+    assert list(at_top) == ["AdamW", "PROFIT", "WiSE-FT", "L2-SP 0.1"]
+    assert at_top["AdamW"].reached == 3
+    assert at_top["WiSE-FT"].difference.low > 0
+    assert result.about["start"]["old"] > 0.85
+    out = capsys.readouterr().out
+    assert result.table() in out
+    assert "Use WiSE-FT at rate" in out
 
 
 def test_every_example_has_a_test_and_says_what_came_out(capsys):

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from rich.console import Console
 
-from benchmarks.commands import make_folder, markdown_table, parse_counts, plain, progress_bar
+from benchmarks.commands import make_folder, markdown_table, parse_counts, progress_bar
 from benchmarks.cost.cases import Case, tree_bytes
 from benchmarks.cost.cases.mlp import perceptron
 from benchmarks.cost.catalogue import by_name
@@ -29,6 +29,7 @@ from benchmarks.cost.measure import UNOPTIMIZED, program, time_steps
 from benchmarks.cost.report import environment, headline, show
 from benchmarks.cost.stepper import lower_step, prepare
 from benchmarks.cost.summary import Interval, exact, interval
+from profit_optax.compare.store import plain
 
 _BATCH = 8
 _LEAF = 16

@@ -13,10 +13,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from benchmarks.commands import markdown_table, plain, versions
+from benchmarks.commands import markdown_table
 from benchmarks.cost.cases import Case, Sizes
 from benchmarks.cost.measure import Measured
 from benchmarks.cost.summary import Goal, Interval, Row
+from profit_optax.compare.environment import versions
+from profit_optax.compare.store import plain
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _OURS, _OTHERS, _BOUND = "#0072B2", "#E69F00", "#D55E00"

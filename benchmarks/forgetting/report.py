@@ -2,24 +2,26 @@
 
 import itertools
 import json
-import os
-import platform
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from rich import box
 from rich.table import Table
 
-from benchmarks.commands import markdown_table, plain, versions
+from benchmarks.commands import markdown_table
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import Row, crossing, interval, percent, plus_minus, short_rate
+from benchmarks.forgetting.summary import Row, crossing, percent, plus_minus, short_rate
+from profit_optax.compare.environment import PACKAGES as COMPARED
+from profit_optax.compare.environment import environment as compare_environment
+from profit_optax.compare.statistics import interval
+from profit_optax.compare.store import plain
 
+PACKAGES = (*COMPARED, "flax")
 # Okabe and Ito's colours, which colour-blind readers can tell apart; line styles and markers tell them apart in grey.
 _STYLES = (
     ("#000000", "-", "o"),
@@ -73,11 +75,7 @@ def _line(row: Row, reached: str) -> tuple[str, ...]:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, without which times mean nothing."""
-    packages = ("profit-optax", "jax", "optax", "flax")
-    return {
-        "versions": versions(packages),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs, {jax.devices()[0].device_kind}",
-    }
+    return compare_environment(PACKAGES)
 
 
 def write_json(path: Path, rows: Sequence[Row], runs: Sequence[Run], about: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +9,8 @@ import jax
 import numpy as np
 from flax import serialization
 
-from benchmarks.commands import plain
 from benchmarks.forgetting.tasks import Scores
+from profit_optax.compare.store import plain, write
 
 
 class Store:
@@ -36,12 +35,13 @@ class Store:
     def finish(self, run: dict[str, Any]) -> None:
         """Keep a finished run and forget its state."""
         text = json.dumps(plain({"identity": self._identity, "run": run}), allow_nan=False)
-        _replace(self._finished, text.encode())
+        write(self._finished, lambda file: file.write(text.encode()))
         self._state.unlink(missing_ok=True)
 
     def save(self, state: Any, records: list[Any], seconds: float) -> None:
         """Keep where a run is, in place of where it was."""
-        _replace(self._state, serialization.to_bytes({"state": state, "records": records, "seconds": seconds}))
+        content = serialization.to_bytes({"state": state, "records": records, "seconds": seconds})
+        write(self._state, lambda file: file.write(content))
 
     def resume(self, state: Any) -> tuple[Any, list[Any], float]:
         """The state last saved, the evaluations until there and their seconds; `state` and none if there is none."""
@@ -55,11 +55,3 @@ class Store:
 def _records(saved: dict[str, Any]) -> list[Any]:
     in_order = (saved[str(i)] for i in range(len(saved)))
     return [(Scores(**record["0"]), dict(record["1"])) for record in in_order]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that a kill leaves the old one or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".unfinished")
-    unfinished.write_bytes(content)
-    os.replace(unfinished, path)

@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-import scipy.stats
 
 from benchmarks.forgetting.runner import Run
+from profit_optax.compare.statistics import Interval, interval
 
 
 class Crossing(NamedTuple):
@@ -26,14 +26,6 @@ class Crossing(NamedTuple):
 
     old: np.ndarray
     steps: np.ndarray
-
-
-class Interval(NamedTuple):
-    """A mean over seeds and the 95 % confidence interval around it."""
-
-    mean: float
-    low: float
-    high: float
 
 
 class Row(NamedTuple):
@@ -76,15 +68,6 @@ def crossing(run: Run, level: float) -> Crossing:
     points = [_first_crossing(run.steps, old, new, level) for old, new in zip(run.old, run.new, strict=True)]
     old, steps = np.transpose(points)
     return Crossing(old, steps)
-
-
-def interval(values: np.ndarray) -> Interval | None:
-    """Mean and Student-t interval of one value a seed. None if any is NaN, so that nothing is averaged away."""
-    if np.isnan(values).any():
-        return None
-    mean = float(np.mean(values))
-    half = float(scipy.stats.t.ppf(0.975, len(values) - 1) * scipy.stats.sem(values))
-    return Interval(mean, mean - half, mean + half)
 
 
 def summarize(runs: Sequence[Run], level: float, baseline: str) -> list[Row]:

@@ -7,8 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.forgetting.cifar import networks
-from benchmarks.forgetting.cifar.archives import Archive, Images
+from benchmarks.forgetting.tasks.cifar import networks
+from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
 
 
 class Backbone(nn.Module):

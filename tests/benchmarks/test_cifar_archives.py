@@ -7,8 +7,8 @@ import tarfile
 import numpy as np
 import pytest
 
-from benchmarks.forgetting.cifar import archives
-from benchmarks.forgetting.cifar.archives import ArchiveError
+from benchmarks.forgetting.tasks.cifar import archives
+from benchmarks.forgetting.tasks.cifar.archives import ArchiveError
 from tests.benchmarks.cifar_archives import FortyTwo, pack, python2_pickle, write_cifar10, write_cifar100
 
 LOAD10 = {"train_images": 20, "test_images": 3}

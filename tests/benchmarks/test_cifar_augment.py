@@ -5,7 +5,7 @@ import itertools
 import jax
 import numpy as np
 
-from benchmarks.forgetting.cifar.augment import PAD, random_crop_and_flip
+from benchmarks.forgetting.tasks.cifar.augment import PAD, random_crop_and_flip
 
 
 def images(*shape):

@@ -6,9 +6,9 @@ import numpy as np
 import optax
 import pytest
 
-from benchmarks.forgetting.cifar import base
-from benchmarks.forgetting.cifar.base import Base, OtherRecipeError, Recipe, train_base
-from benchmarks.forgetting.cifar.networks import logits
+from benchmarks.forgetting.tasks.cifar import base
+from benchmarks.forgetting.tasks.cifar.base import Base, OtherRecipeError, Recipe, train_base
+from benchmarks.forgetting.tasks.cifar.networks import logits
 from tests.benchmarks import cifar_toy
 
 RECIPE = Recipe("toy", epochs=4, rate=1e-2, batch=32)

@@ -10,14 +10,14 @@ import typer
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from typer.testing import CliRunner
 
-from benchmarks.forgetting.cifar import __main__ as command
-from benchmarks.forgetting.cifar import archives, measure, report, setups
-from benchmarks.forgetting.cifar.arms import Arm, arms
-from benchmarks.forgetting.cifar.base import Base, Recipe
-from benchmarks.forgetting.cifar.measure import Outcome
+from benchmarks.forgetting.experiments.cifar import command, measure, report, setups
+from benchmarks.forgetting.experiments.cifar.arms import Arm, arms
+from benchmarks.forgetting.experiments.cifar.measure import Outcome
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tasks import Scores, Task
+from benchmarks.forgetting.tasks.cifar import archives
+from benchmarks.forgetting.tasks.cifar.base import Base, Recipe
 from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_archives import write_cifar10, write_cifar100
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.extend.core import jaxprs_in_params
 
-from benchmarks.forgetting.cifar import networks
+from benchmarks.forgetting.tasks.cifar import networks
 from tests.benchmarks import cifar_toy
 
 

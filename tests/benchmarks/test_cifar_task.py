@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.forgetting.cifar.networks import init_params, logits
-from benchmarks.forgetting.tasks import cifar
+from benchmarks.forgetting.tasks.cifar import task as cifar
+from benchmarks.forgetting.tasks.cifar.networks import init_params, logits
 from tests.benchmarks import cifar_toy
 
 BACKBONE = cifar_toy.Backbone(jnp.float32)

@@ -13,7 +13,7 @@ import typer
 from matplotlib.image import imread
 from typer.testing import CliRunner
 
-from benchmarks.forgetting import demo
+from benchmarks.forgetting.experiments import demo
 from benchmarks.forgetting.tasks import digits
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ def words(text):
 def test_a_quick_run_in_a_process_of_its_own(tmp_path):
     environment = {name: value for name, value in os.environ.items() if name not in ("DISPLAY", "TERM", "COLUMNS")}
     run = subprocess.run(
-        [sys.executable, "-m", "benchmarks.forgetting.demo", "--quick"],
+        [sys.executable, "-m", "benchmarks.forgetting", "demo", "--quick"],
         cwd=tmp_path,
         env=environment | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,

@@ -7,7 +7,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from benchmarks.forgetting import frontier
+from benchmarks.forgetting.experiments import frontier
 from benchmarks.forgetting.tasks import digits
 from tests.benchmarks.test_demo import words
 

@@ -9,14 +9,14 @@ import typer
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from benchmarks.forgetting.gains import __main__ as command
-from benchmarks.forgetting.gains.digits import DIGITS, MAINS
-from benchmarks.forgetting.gains.figure import plot
-from benchmarks.forgetting.gains.gain import Gain, early_cosine, gain, level, predictions
-from benchmarks.forgetting.gains.points import points
-from benchmarks.forgetting.gains.toy import TOY
+from benchmarks.forgetting.experiments.map import command
+from benchmarks.forgetting.experiments.map.digits import DIGITS, MAINS
+from benchmarks.forgetting.experiments.map.figure import plot
+from benchmarks.forgetting.experiments.map.gain import Gain, early_cosine, gain, level, predictions
+from benchmarks.forgetting.experiments.map.points import points
+from benchmarks.forgetting.experiments.map.toy import TOY
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import Interval
+from profit_optax.compare.statistics import Interval
 from tests.benchmarks.test_demo import words
 
 CENTRE = DIGITS.centre

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import crossing, describe, difference, interval, summarize
+from benchmarks.forgetting.summary import crossing, describe, difference, summarize
+from profit_optax.compare.statistics import interval
 
 
 def run_of(old, new, steps=(0, 10, 20), method="ours", rate=1e-3, gradients=1, metrics=None):

@@ -13,6 +13,10 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from benchmarks.forgetting import runner
+from benchmarks.forgetting.experiments.toy import command, report, sweep
+from benchmarks.forgetting.experiments.toy.paper import TABLE, Errors, constant_errors, distance, factor
+from benchmarks.forgetting.experiments.toy.picture import grid
+from benchmarks.forgetting.experiments.toy.sweep import Plan, Result, Setting
 from benchmarks.forgetting.methods.rmsprop import (
     decaying_rmsprop,
     full_rmsprop,
@@ -22,11 +26,6 @@ from benchmarks.forgetting.methods.rmsprop import (
     subtracting_profit_rmsprop,
 )
 from benchmarks.forgetting.tasks import toy
-from benchmarks.forgetting.toy import __main__ as command
-from benchmarks.forgetting.toy import report, sweep
-from benchmarks.forgetting.toy.paper import TABLE, Errors, constant_errors, distance, factor
-from benchmarks.forgetting.toy.picture import grid
-from benchmarks.forgetting.toy.sweep import Plan, Result, Setting
 
 SIZE = toy.Size(examples=200, held_out=40, width=32, base_steps=1000, base_batch=50)
 PLAN = Plan(("tanh",), (4,), (10, 1000), seeds=(0, 1), steps=5, size=SIZE)

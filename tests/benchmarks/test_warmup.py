@@ -11,6 +11,10 @@ import typer
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner
 
+from benchmarks.forgetting.experiments.warmup import command
+from benchmarks.forgetting.experiments.warmup.arms import TASKS, methods, trials, warm_steps
+from benchmarks.forgetting.experiments.warmup.report import sentences
+from benchmarks.forgetting.experiments.warmup.summary import summarize
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tasks import digits
 from benchmarks.forgetting.tasks.far_digits import (
@@ -21,10 +25,6 @@ from benchmarks.forgetting.tasks.far_digits import (
     permuted_labels,
     permuted_pixels,
 )
-from benchmarks.forgetting.warmup import __main__ as command
-from benchmarks.forgetting.warmup.arms import TASKS, methods, trials, warm_steps
-from benchmarks.forgetting.warmup.report import sentences
-from benchmarks.forgetting.warmup.summary import summarize
 
 rng = np.random.default_rng(0)
 IMAGES, LABELS = rng.uniform(size=(300, 8, 8)), rng.integers(10, size=300)

@@ -36,6 +36,11 @@ def ours() -> list[Method]:
     return [profit(), profit_transparent(), one_line()]
 
 
+def everything(task: Task) -> list[Method]:
+    """All of these."""
+    return [*optimizers(), *regularised(task), *ours(), *one_lines(), *variants()]
+
+
 def variants() -> list[Method]:
     """PROFIT with a brake, and with a projection for each leaf."""
     return [braked(), by_leaf(), braked_by_leaf()]

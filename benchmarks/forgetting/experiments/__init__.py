@@ -1,0 +1,1 @@
+"""Comparisons: tasks, methods and sizes, and the sections of their reports."""

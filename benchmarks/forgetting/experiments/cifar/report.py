@@ -1,0 +1,144 @@
+"""The tables, with the paper's figures beside ours, the picture and the JSON file."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.commands import markdown_table
+from benchmarks.forgetting.experiments.cifar import paper
+from benchmarks.forgetting.experiments.cifar.arms import BASELINE
+from benchmarks.forgetting.experiments.cifar.measure import TUNING_SEED, Outcome
+from benchmarks.forgetting.experiments.cifar.setups import Setup
+from benchmarks.forgetting.report import plot
+from benchmarks.forgetting.summary import crossing, difference, percent, plus_minus, short_rate
+from benchmarks.forgetting.tasks.cifar.base import Base
+from profit_optax.compare.statistics import interval
+from profit_optax.compare.store import plain
+
+# Title of each table, and the arm beside which ablations stand.
+_TABLES = {
+    "optimizers": ("Optimizers (the paper's Tables 2, 6 and 10)", None),
+    "n_ref": ("Reference steps (Table 8)", "profit"),
+    "ratio": ("Main rate divided by reference rate (Table 9)", "profit"),
+    "regularized": ("What keeps the old weights (not in the paper)", BASELINE),
+}
+_HEAD = ("arm", "paper: old / new", "old at the end", "new at the end", "old at {level} % new", "minus AdamW", "steps")
+
+
+def title(base: Base, setup: Setup) -> str:
+    """What the tables are of, and whether the old model was one to start from."""
+    return f"CIFAR-10 → CIFAR-100, {setup.base.network}{'' if base.converged else ': not converged'}"
+
+
+def markdown(base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[str, Any]) -> str:
+    """The page: set-up, one table for each of the paper's, and how the rates were picked."""
+    sections = [_section(name, outcomes, base, setup) for name in _TABLES]
+    text = [
+        f"# {title(base, setup)}",
+        *_introduction(base, setup, about),
+        *filter(None, sections),
+        _tuning(outcomes, setup),
+    ]
+    return "\n\n".join(text) + "\n"
+
+
+def write(folder: Path, base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[str, Any]) -> None:
+    """Write cifar.md, cifar.png and cifar.json."""
+    (folder / "cifar.md").write_text(markdown(base, outcomes, setup, about), encoding="utf-8")
+    content = {
+        **about,
+        "setup": setup,
+        "base": base._replace(params=None),
+        "outcomes": [{"arm": each.arm.key, "tried": list(each.tried), "run": each.run} for each in outcomes],
+    }
+    text = json.dumps(plain(content, digits=6), allow_nan=False)
+    (folder / "cifar.json").write_text(text + "\n", encoding="utf-8")
+    panels = {name: [outcome.run for outcome in _shown(name, outcomes)] for name in _TABLES}
+    panels = {name: runs for name, runs in panels.items() if runs}
+    plot(folder / "cifar.png", panels, setup.level, f"CIFAR-100, {setup.base.network}")
+
+
+def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
+    recipe, seeds = setup.base, about["seeds"]
+    paper_name, _ = paper.figures(recipe.network)
+    flat = f"flat for {recipe.patience} epochs" if base.flat else "not flat yet"
+    lowest = f"those with the lowest held-out loss, which was {flat}"
+    kept = "the last parameters" if recipe.patience is None else lowest
+    epochs = setup.steps * setup.batch / setup.train_images
+    decay = f", falling to a hundredth over {recipe.decay_epochs}" if recipe.decay_epochs else ""
+    return [
+        f"Written by `{about['command']}` on {about['machine']};"
+        f" {', '.join(f'{name} {version}' for name, version in about['versions'].items())}; computes in"
+        f" {about['dtype']}.",
+        f"Old model: {about['parameters']:,} parameters, {100 * base.accuracy:.2f} % of CIFAR-10's test images (the"
+        f" paper's {paper_name}: {paper.BASES[paper_name]} %). Adam at {short_rate(recipe.rate)}{decay}, batch"
+        f" {recipe.batch}, {base.epochs} epochs of at most {recipe.epochs}; kept are {kept}.",
+        f"Fine-tuning: {setup.steps} main steps for every arm, each gradient on {setup.batch} images, so {epochs:.1f}"
+        f" epochs of {setup.train_images:,} training images at one gradient a step. PROFIT takes n_ref + 1 gradients a"
+        f" step, and AdamW x2 averages two, as many as PROFIT with one reference step. Accuracies in %, on the first"
+        f" {setup.test_images:,} images of each test set, as means over {len(seeds)} seeds"
+        f" ± half of the 95 % Student-t interval; arms are paired by seed. *Old at {percent(setup.level)} % new* is the"
+        f" old accuracy where the new one first reaches {percent(setup.level)} %, and *steps* the main steps until"
+        f" there.",
+        "What differs from the paper: GroupNorm in place of BatchNorm; AdamW with Optax's weight decay for its Adam;"
+        " random crops and flips, which the paper does not mention; seeds share the old model and differ in the new"
+        " head's initialisation, the order of batches and the augmentation."
+        + ("" if paper_name == recipe.network else f" The network is none of the paper's: its {paper_name} is beside."),
+    ]
+
+
+def _shown(table: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """The table's own arms, after the one that they are to be compared with; none if there are none of its own."""
+    _, beside = _TABLES[table]
+    own = [outcome for outcome in outcomes if outcome.arm.table == table]
+    return [outcome for outcome in outcomes if outcome.arm.key == beside] + own if own else []
+
+
+def _section(table: str, outcomes: Sequence[Outcome], base: Base, setup: Setup) -> str:
+    shown = _shown(table, outcomes)
+    if not shown:
+        return ""
+    head = [cell.format(level=percent(setup.level)) for cell in _HEAD]
+    baseline = next((outcome for outcome in outcomes if outcome.arm.key == BASELINE), None)
+    lines = markdown_table([head, *(_line(outcome, baseline, setup) for outcome in shown)])
+    name, _ = _TABLES[table]
+    converged = "" if base.converged else ": not converged"
+    return "\n".join([f"## {name}{converged}", "", *lines])
+
+
+def _line(outcome: Outcome, baseline: Outcome | None, setup: Setup) -> list[str]:
+    run, (_, figures) = outcome.run, paper.figures(setup.base.network)
+    published = "{:.2f} / {:.2f}".format(*figures[outcome.arm.key]) if outcome.arm.key in figures else ""
+    ends = [plus_minus(interval(values[:, -1])) for values in (run.old, run.new)]
+    at = crossing(run, setup.level)
+    missing = int(np.isnan(at.old).sum())
+    if missing:
+        return [run.method, published, *ends, f"not reached by {missing} of {len(at.old)} seeds", "", ""]
+    gap = difference(run, baseline.run, setup.level) if baseline and baseline is not outcome else None
+    return [
+        run.method,
+        published,
+        *ends,
+        plus_minus(interval(at.old)),
+        plus_minus(gap, "+z.1f"),
+        f"{at.steps.mean():.0f}",
+    ]
+
+
+def _tuning(outcomes: Sequence[Outcome], setup: Setup) -> str:
+    lines = [f"{outcome.run.method} {_setting(outcome, setup.level)}" for outcome in outcomes]
+    how = f"Settings that were picked, by arm, on seed {TUNING_SEED}, which is not reported"
+    why = "Where none reached the level, the one with the highest new accuracy was picked, whatever it kept"
+    return f"{how}: {'; '.join(lines)}. {why}."
+
+
+def _setting(outcome: Outcome, level: float) -> str:
+    setting = ", ".join(f"{name} {short_rate(value)}" for name, value in outcome.run.setting.items())
+    if outcome.arm.like:
+        return f"{setting} (as {outcome.arm.like})"
+    tried = ", ".join(short_rate(run.rate) for run in outcome.tried)
+    reached = sum(bool(np.max(run.new) >= level) for run in outcome.tried)
+    return f"{setting} (out of {tried}; {reached} reached the level)" if tried else f"{setting} (given)"

@@ -1,0 +1,152 @@
+"""Gains at equal new-task quality, and what the cosine said early in the run."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import scipy.stats
+
+from benchmarks.forgetting.experiments.map.points import Point
+from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.summary import crossing, difference
+from profit_optax.compare.statistics import Interval
+
+# How much of the way from the old model's score on the new task to its score on the old one is asked for.
+SHARE = 0.9
+# What counts as early in a run, in steps.
+EARLY = 20
+# Places with a gain from which on a correlation is worth its name.
+FEWEST = 5
+
+
+class Gain(NamedTuple):
+    """What one form gained at one place and one rate.
+
+    Attributes:
+      factor: what was varied.
+      point: the place.
+      rate: the main optimizer's rate.
+      form: "PROFIT" or "one line".
+      level: score on the new task at which old scores are compared.
+      gain: old score minus that of the main optimizer alone with as many gradients a step, paired by seed. None if a
+        seed of either did not reach the level.
+      over_one: the same, minus that of the main optimizer with one gradient a step.
+      reached: share of the seeds that reached the level.
+      alone_reached: that of the main optimizer alone with as many gradients a step.
+      cosine: between displacement and gradient, its mean over the first steps and all seeds. NaN where no step was
+        needed.
+      gradients: mean gradients until the level over those of the main optimizer alone at one gradient a step.
+    """
+
+    factor: str
+    point: Point
+    rate: float
+    form: str
+    level: float
+    gain: Interval | None
+    over_one: Interval | None
+    reached: float
+    alone_reached: float
+    cosine: float
+    gradients: float | None
+
+    @property
+    def value(self) -> float | str:
+        """What the factor was set to."""
+        value: float | str = getattr(self.point, self.factor)
+        return value
+
+
+def level(new_at_start: float, old_at_start: float) -> float:
+    """What is asked of the new task: fixed by the old model alone, before anything is fine-tuned."""
+    return new_at_start + SHARE * (old_at_start - new_at_start)
+
+
+def gain(factor: str, point: Point, rate: float, form: str, runs: dict[str, Run], level: float) -> Gain:
+    """The gain of `form` over the main optimizer alone, from their runs at the same place and rate."""
+    run, equal, one = runs[form], runs["alone" if form == "one line" else "alone, equal"], runs["alone"]
+    return Gain(
+        factor=factor,
+        point=point,
+        rate=rate,
+        form=form,
+        level=level,
+        gain=difference(run, equal, level),
+        over_one=difference(run, one, level),
+        reached=_reached(run, level),
+        alone_reached=_reached(equal, level),
+        cosine=early_cosine(run),
+        gradients=_gradients_over(run, one, level),
+    )
+
+
+def early_cosine(run: Run) -> float:
+    """The mean cosine over the evaluations within the first steps, each weighted with the steps that it stands for."""
+    if len(run.steps) == 1:
+        return float("nan")
+    early = max(1, int(np.searchsorted(run.steps[1:], EARLY, side="right")))
+    weights = np.diff(run.steps)[:early]
+    return float(np.mean(np.average(run.metrics["cosine"][:, :early], axis=1, weights=weights)))
+
+
+class Prediction(NamedTuple):
+    """Whether the early cosine of one form tells what comes.
+
+    Attributes:
+      form: "PROFIT" or "one line".
+      places: how many places and rates have a gain.
+      rank_correlation: Spearman's, of the early cosine with the gain.
+      low: the lower end of its 95 % interval (Bonett and Wright's, as if places were independent).
+      high: the upper end.
+      collapse_auc: the probability that a run that does not reach the level has a lower early cosine than one that
+        does, where the main optimizer alone reaches it; None without such runs.
+    """
+
+    form: str
+    places: int
+    rank_correlation: float
+    low: float
+    high: float
+    collapse_auc: float | None
+
+
+def predictions(gains: Sequence[Gain]) -> list[Prediction]:
+    """How well the early cosine predicts gains and collapses, for each form of which enough places have a gain."""
+    forms = dict.fromkeys(each.form for each in gains)
+    found = (_prediction(form, _places(gains, form)) for form in forms)
+    return [each for each in found if each]
+
+
+def _places(gains: Sequence[Gain], form: str) -> list[Gain]:
+    """Each place and rate once: the centre is a value of every factor."""
+    of_form = [each for each in gains if each.form == form and not np.isnan(each.cosine)]
+    return list({(each.point, each.rate): each for each in of_form}.values())
+
+
+def _prediction(form: str, gains: Sequence[Gain]) -> Prediction | None:
+    compared = [(each.cosine, each.gain.mean) for each in gains if each.gain is not None]
+    if len(compared) < FEWEST:
+        return None
+    correlation = float(scipy.stats.spearmanr(*np.transpose(compared)).statistic)
+    half = 1.96 * np.sqrt((1 + correlation**2 / 2) / (len(compared) - 3))
+    low, high = np.tanh(np.arctanh(np.clip(correlation, -1 + 1e-9, 1 - 1e-9)) + np.array([-half, half]))
+    return Prediction(form, len(compared), correlation, float(low), float(high), _collapse_auc(gains))
+
+
+def _collapse_auc(gains: Sequence[Gain]) -> float | None:
+    comparable = [each for each in gains if each.alone_reached == 1]
+    collapsed = [each.cosine for each in comparable if each.reached < 1]
+    kept = [each.cosine for each in comparable if each.reached == 1]
+    if not collapsed or not kept:
+        return None
+    return float(scipy.stats.mannwhitneyu(kept, collapsed).statistic) / (len(kept) * len(collapsed))
+
+
+def _reached(run: Run, level: float) -> float:
+    return float(np.mean(~np.isnan(crossing(run, level).old)))
+
+
+def _gradients_over(run: Run, other: Run, level: float) -> float | None:
+    gradients, others = (float(np.mean(crossing(each, level).steps)) * each.gradients for each in (run, other))
+    # NaN where a seed of either did not reach the level; and nothing is a multiple of no gradients at all.
+    return gradients / others if others > 0 and not np.isnan(gradients) else None

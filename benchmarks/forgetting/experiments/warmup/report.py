@@ -1,0 +1,85 @@
+"""The Markdown report: a table for each task, and how often the paper's pattern is found."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from benchmarks.commands import markdown_table
+from benchmarks.forgetting.experiments.warmup.arms import methods, warm_steps
+from benchmarks.forgetting.experiments.warmup.summary import Row
+from benchmarks.forgetting.summary import plus_minus, short_rate
+
+
+def markdown(rows: Sequence[Row], starts: Mapping[str, float], about: Mapping[str, Any]) -> str:
+    """The whole report.
+
+    Args:
+      rows: of all tasks.
+      starts: the new accuracy of the old models on each task.
+      about: numbers of steps and seeds, the command, versions and machine.
+    """
+    lines = ["# Warm-up outside of proximity (Table 3)", "", *_headline(about)]
+    for task, start in starts.items():
+        lines += ["", f"## {task} (the old models get {100 * start:.1f} %)", ""]
+        lines += _table([row for row in rows if row.task == task])
+    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in sentences(rows)), ""])
+
+
+def sentences(rows: Sequence[Row]) -> list[str]:
+    """Where PROFIT fails as it is, where warmed up, and how often the paper's pattern is found."""
+    lines = []
+    for naive, warm in (methods(1)[i : i + 2] for i in (1, 3)):
+        fails = {(row.task, row.rate, row.method): row.fails for row in rows}
+        places = [(task, rate) for task, rate, method in fails if method == naive.name]
+        alone = [place for place in places if fails[*place, naive.name]]
+        both = [place for place in alone if fails[*place, warm.name]]
+        only_warm = [place for place in places if fails[*place, warm.name] and place not in alone]
+        lines.append(
+            f"{naive.name} gets less than half of AdamW's new accuracy in {len(alone)} of {len(places)} cases"
+            f"{_places(alone)}; in {len(both)} of these also when warmed up{_places(both)}; warmed up alone, in"
+            f" {len(only_warm)}{_places(only_warm)}."
+        )
+    return lines
+
+
+def _headline(about: Mapping[str, Any]) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    lines = [
+        f"`{about['command']}`; {about['wall_seconds']:.0f} s; {versions}; {about['machine']}.",
+        "",
+        "Accuracy in %, means over {seeds} seeds ± 95 % Student-t intervals, from models converged on scikit-learn's"
+        " digits; batch {batch}, ratio {ratio:g}, constant rates. *Equal steps*: after {steps} main steps; *equal"
+        " gradients*: after {gradients} gradients (a step of PROFIT counts as two, in the warm-up too). Warmed up:"
+        " AdamW alone for the first {warm} steps.".format(
+            **about, gradients=2 * about["steps"], warm=warm_steps(about["steps"])
+        ),
+    ]
+    note = "**A quick run shows that everything works. Its numbers mean nothing.**"
+    return [note, "", *lines] if about["quick"] else lines
+
+
+def _table(rows: Sequence[Row]) -> list[str]:
+    lines = [
+        ["rate", "method", "new, equal steps", "minus AdamW", "new, equal gradients", "old, equal steps", "cosine"]
+    ]
+    for rate in dict.fromkeys(row.rate for row in rows):
+        for row in (row for row in rows if row.rate == rate):
+            lines.append(
+                [
+                    short_rate(rate),
+                    row.method,
+                    plus_minus(row.new) + (" (fails)" if row.fails else ""),
+                    plus_minus(row.difference, "+z.1f"),
+                    plus_minus(row.new_at_gradients),
+                    plus_minus(row.old),
+                    "" if row.cosine is None else f"{row.cosine:+.2f}",
+                ]
+            )
+    return markdown_table(lines)
+
+
+def _places(places: Sequence[tuple[str, float]]) -> str:
+    rates: dict[str, list[str]] = {}
+    for task, rate in places:
+        rates.setdefault(task, []).append(short_rate(rate))
+    named = "; ".join(f"{task} at {', '.join(at)}" for task, at in rates.items())
+    return f" ({named})" if named else ""

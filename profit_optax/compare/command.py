@@ -1,0 +1,112 @@
+"""The command: a task out of a file, compared."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from profit_optax.compare.comparison import compare
+from profit_optax.compare.errors import CompareError
+from profit_optax.compare.files import called, load
+from profit_optax.compare.methods import Method
+from profit_optax.compare.methods.catalogue import METHODS
+from profit_optax.compare.task import Task
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1e-4,3e-4.") from None
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def main(
+    task: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE.py:TASK",
+            help="A Python file, and the name in it of a Task or of a function without arguments that returns one.",
+        ),
+    ],
+    methods: Annotated[
+        Any,
+        typer.Option(
+            parser=_names,
+            metavar="NAME,...",
+            help=f"Of {', '.join(METHODS)}, and names of Methods in the file; the first is the baseline.",
+            show_default="all that the task has what they need for",
+        ),
+    ] = None,
+    rates: Annotated[
+        Any, typer.Option(parser=_numbers, metavar="RATE,...", help="Learning rates.", show_default="1e-4,3e-4,1e-3")
+    ] = None,
+    gradients: Annotated[int, typer.Option(min=1, help="Gradients that each run takes.")] = 1000,
+    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of the batches.")] = 3,
+    levels: Annotated[
+        Any,
+        typer.Option(
+            parser=_numbers,
+            metavar="SCORE,...",
+            help="Scores of the new task at which methods are compared.",
+            show_default="80, 90 and 95 % of the baseline's way",
+        ),
+    ] = None,
+    evaluations: Annotated[int, typer.Option(min=1, help="How often a run is scored, about.")] = 24,
+    output: Annotated[
+        Path, typer.Option(help="Folder for compare.json, compare.png and what a killed comparison goes on from.")
+    ] = Path("out/compare"),
+) -> None:
+    """Fine-tune your model with several methods and tell what each keeps of the old task at equal new quality.
+
+    Killed and started again with the same arguments, it goes on where it was.
+    """
+    try:
+        module, found = _load(task)
+        result = compare(
+            found,
+            None if methods is None else [_method(module, name) for name in methods],
+            rates=rates or (1e-4, 3e-4, 1e-3),
+            gradients=gradients,
+            seeds=seeds,
+            levels=levels,
+            output=output,
+            evaluations=evaluations,
+        )
+    except (CompareError, ValueError) as error:
+        _end(str(error))
+    except KeyboardInterrupt:
+        _end(f"Stopped. Start the same command again to go on: {output} has what was finished.", 130)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    console.print(result.table())
+    console.print(result.advice())
+    console.print(f"\nPicture: {output / 'compare.png'}\nNumbers: {output / 'compare.json'}")
+
+
+def _method(module: Any, name: str) -> str | Method:
+    """A method of the file's own, or a name of `METHODS`."""
+    own = getattr(module, name, None)
+    return own if isinstance(own, Method) else name
+
+
+def _load(text: str) -> tuple[Any, Task]:
+    module, task = load(text)
+    if callable(task) and not isinstance(task, Task):
+        task = called(text.rpartition(":")[0], task)
+    if not isinstance(task, Task):
+        raise CompareError(f"{text} must be a Task, got {type(task).__name__}.")
+    return module, task
+
+
+def _end(message: str, code: int = 1) -> Any:
+    typer.echo(message if code == 130 else f"Error: {message}", err=True)
+    raise typer.Exit(code)
+
+
+def run() -> None:
+    """Run the command."""
+    typer.run(main)

@@ -1,0 +1,104 @@
+"""The command: a task out of a file, errors without tracebacks."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from profit_optax.compare.command import main
+
+ROOT = Path(__file__).parents[2]
+FILE = """
+import optax
+from profit_optax.compare import from_optimizer
+from tests.compare.lines import evaluate, lines
+
+task = lines()
+mine = from_optimizer("Lion", lambda rate: optax.lion(rate / 10))
+
+def make():
+    return lines()
+
+def raising(params):
+    raise RuntimeError("the scorer is out")
+
+bad = lines(evaluate=raising)
+huge = from_optimizer("huge", lambda rate: optax.sgd(1e38))
+"""
+SMALL = ["--rates", "0.02", "--gradients", "20", "--seeds", "2", "--evaluations", "4"]
+
+
+@pytest.fixture
+def command(tmp_path):
+    (tmp_path / "mine.py").write_text(FILE)
+    app = typer.Typer()
+    app.command()(main)
+
+    def run(name, *options):
+        target = [f"{tmp_path / 'mine.py'}:{name}", "--output", str(tmp_path / "out"), *SMALL]
+        return CliRunner().invoke(app, [*target, *options], env={"COLUMNS": "200", "TERM": "dumb"})
+
+    return run
+
+
+def test_it_prints_the_table_the_advice_and_where_everything_is(command, tmp_path):
+    result = command("task", "--methods", "adamw,mine")
+    assert result.exit_code == 0, result.output
+    assert "Lion" in result.stdout
+    assert "seeds (95 % Student-t intervals)" in result.stdout
+    assert f"Picture: {tmp_path / 'out' / 'compare.png'}" in result.stdout
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert (content["methods"], content["seeds"], content["rates"]) == (["AdamW", "Lion"], [0, 1], [0.02])
+
+
+def test_a_function_that_returns_a_task_will_do(command):
+    assert command("make", "--methods", "adamw").exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "words"),
+    [
+        ("bad", ["--methods", "adamw"], r"evaluate raised RuntimeError: the scorer is out \(.*mine\.py, line \d+\)"),
+        ("task", ["--methods", "adamw,huge"], "not finite with huge"),
+        ("task", ["--methods", "adamw,nothing"], "got 'nothing'"),
+        ("task", ["--methods", "adamw,lwf"], r"needs Task\.outputs"),
+        ("task", ["--gradients", "1"], "gradients must be at least 2"),
+    ],
+)
+def test_what_goes_wrong_is_one_line_and_no_traceback(command, name, options, words):
+    result = command(name, *options)
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: ")
+    assert re.search(words, result.stderr)
+    assert "Traceback" not in result.output
+    assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize(("name", "words"), [("nothing", "has no 'nothing'"), ("mine", "must be a Task")])
+def test_a_name_that_is_no_task_is_an_error(command, name, words):
+    result = command(name)
+    assert result.exit_code == 1
+    assert words in result.stderr
+
+
+def test_a_file_that_raises_says_where(command, tmp_path):
+    run = command
+    (tmp_path / "mine.py").write_text("x = 1\nraise KeyError('weights')\n")
+    result = run("task")
+    assert result.exit_code == 1
+    assert re.search(r"KeyError: 'weights' \(.*mine\.py, line 2\)", result.stderr)
+
+
+def test_it_is_started_with_python_m_and_explains_itself():
+    command = [sys.executable, "-m", "profit_optax.compare", "--help"]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, cwd=ROOT, env=os.environ | {"COLUMNS": "200"}
+    )
+    for word in ("FILE.py:TASK", "--methods", "--rates", "--gradients", "--seeds", "--output"):
+        assert word in done.stdout

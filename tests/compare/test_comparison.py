@@ -1,0 +1,298 @@
+"""Whole comparisons: paired batches, levels of the baseline's, killed and changed ones, models of every kind."""
+
+import itertools
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import equinox as eqx
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from profit_optax.compare import METHODS, CompareError, Method, compare, from_optimizer, runner
+from profit_optax.compare.comparison import Comparison
+from tests.compare.lines import DATA, evaluate, lines, loader, loss
+from tests.compare.test_methods import FULL
+
+SIZE = {"rates": [0.05], "gradients": 40, "seeds": 2, "evaluations": 6}
+
+
+def without_times(tree):
+    if isinstance(tree, dict):
+        return {name: without_times(value) for name, value in tree.items() if name != "seconds"}
+    return [without_times(value) for value in tree] if isinstance(tree, list) else tree
+
+
+def numbers(folder):
+    return without_times(json.loads((folder / "compare.json").read_text()))
+
+
+@pytest.fixture(scope="module")
+def everything(tmp_path_factory):
+    """All methods on two seeds."""
+    folder = tmp_path_factory.mktemp("everything")
+    told = []
+    result = compare(lines(**FULL), **SIZE, output=folder, on_progress=told.append)
+    return result, folder, told
+
+
+def test_every_method_has_a_row_at_every_rate_and_level(everything):
+    result, _, _ = everything
+    assert len(result.curves) == len(METHODS)
+    assert len(result.rows) == 3 * len(METHODS)
+    assert {curve.along for curve in result.curves if curve.method == "WiSE-FT"} == {"alpha"}
+    assert [curve.rate for curve in result.curves if curve.method == "SGD"] == [0.05 * 30]
+    assert all(row.memory > 0 for row in result.rows)
+
+
+def test_every_run_has_the_budget_of_gradients_and_the_same_start(everything):
+    result, _, _ = everything
+    for curve in result.curves:
+        assert curve.gradients[-1] == 40
+        assert (curve.old[:, 0] == result.about["start"]["old"]).all()
+        assert (curve.new[:, 0] == result.about["start"]["new"]).all()
+
+
+def test_levels_are_shares_of_the_way_that_the_baseline_went(everything):
+    result, _, _ = everything
+    start = result.about["start"]["new"]
+    best = max(curve.new.mean(axis=0).max() for curve in result.curves if curve.method == "AdamW")
+    np.testing.assert_allclose(result.levels, [start + share * (best - start) for share in (0.8, 0.9, 0.95)])
+    alone = compare(lines(), ["adamw"], **SIZE)
+    assert alone.levels == result.levels
+
+
+def test_all_is_written_and_read_again(everything):
+    result, folder, _ = everything
+    content = json.loads((folder / "compare.json").read_text())
+    assert content["advice"] == result.advice()
+    assert len(content["rows"]) == len(result.rows)
+    assert content["versions"].keys() >= {"python", "profit-optax", "jax", "optax"}
+    assert content["machine"]
+    assert content["fingerprint"].keys() >= {"params", "batches", "gradients", "version of jax"}
+    assert (folder / "compare.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_progress_adds_up_and_ends_with_rows(everything):
+    _, _, told = everything
+    assert told[-1].gradients == told[-1].total
+    assert all(later.gradients >= earlier.gradients for earlier, later in itertools.pairwise(told))
+    assert not told[0].rows
+    assert {row.method for row in told[-1].rows} >= {"AdamW", "PROFIT"}
+
+
+def test_the_table_of_raw_scores_is_not_much_wider_than_a_terminal_and_says_what_was_not_reached(everything):
+    result, _, _ = everything
+    text = result.table()
+    assert max(map(len, text.splitlines())) <= 96
+    assert all(method in text for method in ("AdamW x2", "WiSE-FT", "EWC 1000"))
+    high = Comparison(result.rows, result.curves, result.levels, result.baseline, result.about)
+    assert high.table() == text
+    unreachable = compare(lines(), ["adamw", "sgd"], **SIZE, levels=[1.0])
+    assert "not reached: 2/2" in unreachable.table()
+    assert unreachable.advice().startswith("No advice")
+
+
+def test_a_repetition_is_the_same_to_the_bit_and_takes_nothing_again(monkeypatch, tmp_path):
+    few = {"methods": ["adamw", "wise_ft", "ema"], "rates": [0.02], "gradients": 20, "seeds": 2}
+    compare(lines(), **few, output=tmp_path / "one")
+    compare(lines(), **few, output=tmp_path / "two")
+    assert numbers(tmp_path / "one") == numbers(tmp_path / "two")
+    monkeypatch.setattr("profit_optax.compare.comparison.train", None)
+    compare(lines(), **few, output=tmp_path / "two")
+    assert numbers(tmp_path / "one") == numbers(tmp_path / "two")
+
+
+def test_methods_rates_and_seeds_can_be_added(tmp_path, monkeypatch):
+    compare(lines(), ["adamw"], rates=[0.02], gradients=20, seeds=2, output=tmp_path)
+    trained = []
+    real = runner.train
+    monkeypatch.setattr(
+        "profit_optax.compare.comparison.train",
+        lambda task, method, program, rate, seed, *rest, **options: (
+            trained.append((method.name, rate, seed)) or real(task, method, program, rate, seed, *rest, **options)
+        ),
+    )
+    more = compare(lines(), ["adamw", "ema"], rates=[0.02, 0.05], gradients=20, seeds=3, output=tmp_path)
+    assert ("AdamW", 0.02, 0) not in trained
+    assert len(trained) == 2 * 2 * 3 - 2
+    fresh = compare(lines(), ["adamw", "ema"], rates=[0.02, 0.05], gradients=20, seeds=3)
+    for found, expected in zip(more.curves, fresh.curves, strict=True):
+        np.testing.assert_array_equal(found.new, expected.new)
+
+
+def other_loss(params, batch):
+    return 2 * loss(params, batch)
+
+
+def other_evaluate(params):
+    return {name: value - 1 for name, value in evaluate(params).items()}
+
+
+@pytest.mark.parametrize(
+    ("task", "size", "words"),
+    [
+        ({"params": {"w": jnp.array([1.0, -1.5])}}, {}, "params: was"),
+        ({"batches": DATA | {"y": DATA["y"] + 1}}, {}, "batches: was"),
+        ({"batch_size": 3}, {}, "batch_size: was 4, is 3"),
+        ({"loss": other_loss}, {}, "program of AdamW at rate 0.02: was"),
+        ({"evaluate": other_evaluate}, {}, "evaluate: was"),
+        ({}, {"gradients": 30}, "gradients: was 20, is 30"),
+        ({}, {"methods": [from_optimizer("AdamW", lambda rate: optax.adamw(rate, b1=0.8))]}, "program of AdamW"),
+    ],
+)
+def test_what_changed_is_said(tmp_path, task, size, words):
+    usual = {"methods": ["adamw"], "rates": [0.02], "gradients": 20, "seeds": 2, "output": tmp_path}
+    compare(lines(), **usual)
+    with pytest.raises(CompareError, match=words):
+        compare(lines(**task), **(usual | size))
+
+
+def test_a_changed_version_is_said(tmp_path, monkeypatch):
+    usual = {"methods": ["adamw"], "rates": [0.02], "gradients": 20, "seeds": 2, "output": tmp_path}
+    compare(lines(), **usual)
+    monkeypatch.setattr("profit_optax.compare.comparison.versions", lambda: {"profit-optax": "0.0.1"})
+    with pytest.raises(CompareError, match=r"version of profit-optax: was .*, is 0\.0\.1"):
+        compare(lines(), **usual)
+
+
+def test_a_method_that_diverges_keeps_what_was_finished(tmp_path):
+    usual = {"rates": [0.02], "gradients": 20, "seeds": 2, "output": tmp_path}
+    with pytest.raises(CompareError, match="not finite with huge"):
+        compare(lines(), ["adamw", from_optimizer("huge", lambda rate: optax.sgd(1e38))], **usual)
+    assert len(list((tmp_path / "runs").glob("AdamW*.json"))) == 2
+    assert len(compare(lines(), ["adamw"], **usual).curves) == 1
+
+
+def test_a_baseline_that_learns_nothing_is_an_error():
+    with pytest.raises(CompareError, match="did not learn"):
+        compare(lines(), [from_optimizer("still", optax.sgd)], rates=[1e-30], gradients=10)
+
+
+def test_seeds_that_do_not_matter_are_an_error():
+    with pytest.raises(CompareError, match="same first batch"):
+        compare(lines(lambda seed: loader(0)), ["adamw"], rates=[0.02], gradients=10)
+
+
+def test_a_method_that_cannot_be_built_is_named():
+    missing = from_optimizer("mine", lambda rate: __import__("profit_optax").profit_adamw(rate))
+    with pytest.raises(CompareError, match=r"mine cannot take a step: .*value_and_grad_fn"):
+        compare(lines(), [missing], rates=[0.02], gradients=10)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rates": []}, "rates must be"),
+        ({"rates": [0.1, 0.1]}, "rates must be"),
+        ({"rates": [-1.0]}, "rates must be"),
+        ({"seeds": 0}, "seeds must be"),
+        ({"seeds": [1, 1]}, "seeds must be"),
+        ({"gradients": 1, "methods": ["profit"]}, "gradients must be at least 2"),
+        ({"evaluations": 0}, "evaluations must be"),
+        ({"levels": []}, "levels must be"),
+        ({"levels": [float("nan")]}, "levels must be"),
+    ],
+)
+def test_arguments_that_make_no_comparison(changes, words):
+    with pytest.raises(ValueError, match=words):
+        compare(lines(), **({"methods": ["adamw"], "rates": [0.1], "gradients": 10} | changes))
+
+
+def test_a_method_in_a_few_lines_follows_another():
+    half = METHODS["wise_ft"](of=METHODS["profit"](), alphas=(0.5, 1.0))
+    result = compare(lines(), ["adamw", half], rates=[0.05], gradients=40, seeds=2)
+    assert [curve.method for curve in result.curves] == ["AdamW", "WiSE-FT of PROFIT"]
+    own = Method("signs", lambda setting: optax.sign_sgd(setting.rate))
+    assert len(compare(lines(), ["adamw", own], rates=[0.05], gradients=40, seeds=2).curves) == 2
+
+
+def linen():
+    model = nn.Dense(1)
+    params = model.init(jax.random.key(0), DATA["x"])
+    return params, lambda params, x: model.apply(params, x)[:, 0]
+
+
+def nnx_pure():
+    graphdef, params = nnx.split(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
+    return nnx.as_pure(params), lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
+
+
+def nnx_state():
+    graphdef, params = nnx.split(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
+    return params, lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
+
+
+def equinox():
+    params, static = eqx.partition(eqx.nn.MLP(2, "scalar", 4, 1, key=jax.random.key(0)), eqx.is_inexact_array)
+    return params, lambda params, x: jax.vmap(eqx.combine(params, static))(x)
+
+
+@pytest.mark.parametrize("library", [linen, nnx_pure, nnx_state, equinox])
+def test_parameters_of_every_library(library, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "SAVE_EVERY", 0.0)
+    params, apply = library()
+
+    def loss(params, batch):
+        return jnp.mean((apply(params, batch["x"]) - batch["y"]) ** 2)
+
+    def evaluate(params):
+        return {"old": -float(jnp.mean(apply(params, DATA["x"]) ** 2)), "new": -float(loss(params, DATA))}
+
+    task = lines(params=params, loss=loss, evaluate=evaluate)
+    methods = ["profit", "l2_sp", "wise_ft"]
+    result = compare(task, methods, rates=[0.02], gradients=20, seeds=2, output=tmp_path)
+    assert all(curve.new[:, -1].mean() > curve.new[:, 0].mean() for curve in result.curves)
+
+
+KILLED = """
+import time
+from profit_optax.compare import runner
+from tests.compare.lines import DATA, evaluate as score, lines
+
+runner.SAVE_EVERY = 0.0
+
+def evaluate(params):
+    time.sleep(0.03)
+    return score(params)
+
+task = lines(evaluate=evaluate)
+"""
+
+
+def test_a_comparison_killed_at_random_moments_ends_to_the_bit_where_an_undisturbed_one_does(tmp_path):
+    (tmp_path / "mine.py").write_text(KILLED)
+
+    def command(output):
+        options = ["--methods", "adamw,profit,wise_ft", "--rates", "0.02", "--gradients", "20", "--seeds", "2"]
+        target = ["-m", "profit_optax.compare", f"{tmp_path / 'mine.py'}:task", "--output", str(tmp_path / output)]
+        return subprocess.Popen([sys.executable, *target, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    undisturbed = command("undisturbed")
+    rng, kills = random.Random(0), 0
+    while kills < 3:
+        process = command("killed")
+        while not (tmp_path / "killed" / "start.json").exists() and process.poll() is None:
+            time.sleep(0.01)
+        try:
+            process.communicate(timeout=rng.uniform(0.0, 2.0) + (2.0 if kills else 0.0))
+            break
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.communicate()
+            kills += 1
+    assert kills
+    last = command("killed")
+    out, _ = last.communicate()
+    assert last.returncode == 0, out
+    out, _ = undisturbed.communicate()
+    assert undisturbed.returncode == 0, out
+    assert numbers(tmp_path / "killed") == numbers(tmp_path / "undisturbed")
