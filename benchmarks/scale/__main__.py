@@ -73,7 +73,7 @@ def page(models: Mapping[str, Config], devices: int, length: int) -> tuple[str, 
 
 def _section(name: str, config: Config, found: dict[Case, Compiled], devices: int) -> list[str]:
     size = parameters(config)
-    sizes = ", ".join(f"{key} {value}" for key, value in config._asdict().items() if key != "tied")
+    sizes = ", ".join(f"{key} {value}" for key, value in config._asdict().items() if isinstance(value, int) and key != "tied")
     bytes_for_each = lambda x: f"{x / size:.2f}"  # noqa: E731
     gigabytes = lambda x: f"{x / 1e9:.2f} GB"  # noqa: E731
     rows = [
