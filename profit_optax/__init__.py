@@ -5,10 +5,12 @@ from profit_optax._closure import ProfitState, profit
 from profit_optax._evaluation import eval_params
 from profit_optax._lagged import ProfitLaggedState, profit_lagged
 from profit_optax._nonfinite import RejectNonfiniteState, reject_nonfinite
+from profit_optax._previous import OrthogonalizeToPreviousState, orthogonalize_to_previous
 from profit_optax._projection import ProfitMetrics, orthogonalize
 from profit_optax._transparent import ProfitTransparentState, profit_transparent
 
 __all__ = [
+    "OrthogonalizeToPreviousState",
     "ProfitLaggedState",
     "ProfitMetrics",
     "ProfitState",
@@ -16,6 +18,7 @@ __all__ = [
     "RejectNonfiniteState",
     "eval_params",
     "orthogonalize",
+    "orthogonalize_to_previous",
     "profit",
     "profit_adamw",
     "profit_lagged",

@@ -70,6 +70,7 @@ def profit_sgd(
       What is said there of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
       both optimizers, build them with `profit`.
     """
+    _checks.check_rate("learning_rate", learning_rate)
     optimizer = optax.sgd(learning_rate, momentum, nesterov, accumulator_dtype)
     return _form(
         optimizer,
@@ -152,6 +153,7 @@ def profit_adamw(
       What is said there of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
       both optimizers, build them with `profit`.
     """
+    _checks.check_rate("learning_rate", learning_rate)
     optimizer = optax.adamw(
         learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, weight_decay_mask, nesterov=nesterov
     )

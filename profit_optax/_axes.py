@@ -1,4 +1,4 @@
-"""Sums over trees whose leaves are sharded by hand, each over its own mesh axes."""
+"""Sums over trees whose leaves are sharded by hand, each over its own mesh axes, and shardings in types."""
 
 import functools
 from collections.abc import Iterable, Sequence
@@ -62,6 +62,12 @@ def max_leaves(values: Sequence[jax.Array], axes: Sequence[Axes], initial: jax.A
         largest = functools.reduce(jnp.maximum, group)
         initial = jnp.maximum(initial, lax.pmax(largest, names) if names else largest)
     return initial
+
+
+def sharded_like(x: jax.Array, other: jax.Array) -> jax.Array:
+    """`x` in the sharding of `other`: on meshes with explicit axes types have one, and a sharded state's spreads."""
+    sharding = jax.typeof(other).sharding
+    return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
 
 
 def _groups(values: Sequence[Any], axes: Sequence[Axes]) -> Iterable[tuple[Axes, list[Any]]]:

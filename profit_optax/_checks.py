@@ -32,6 +32,8 @@ def check_count(name: str, value: Any, minimum: int) -> int:
         raise TypeError(f"{name} must be an int, got {value!r} of type {type(value).__name__}. Pass a whole number.")
     if count < minimum:
         raise ValueError(f"{name} must be at least {minimum}, got {count}.{_COUNT_REMEDIES.get(name, '')}")
+    if count > _MOST:
+        raise ValueError(f"{name} must be at most {_MOST}, got {count}. Steps are counted in 32 bits.")
     return count
 
 
@@ -43,6 +45,9 @@ def _static(name: str) -> str:
         f"optax.inject_hyperparams(factory, static_args={_INJECTED}), with those of these names that the factory has."
     )
 
+
+# What an int32 holds.
+_MOST = 2**31 - 1
 
 _NUMBERS: Any = (numbers.Real, np.generic, np.ndarray)
 
@@ -84,13 +89,35 @@ def check_positive(name: str, value: Any) -> None:
     """An error unless `value` is a number above 0. Traced values, such as injected ones, cannot be looked at."""
     if isinstance(value, jax.Array):
         return
-    if not isinstance(value, _NUMBERS):
+    if not isinstance(value, _NUMBERS) or np.ndim(value):
         raise TypeError(
             f"{name} must be a number above 0, got {value!r} of type {type(value).__name__}. For a ratio that changes, "
             "build the form from two optimizers with schedules of their own."
         )
     if not value > 0:
         raise ValueError(f"{name} must be above 0, got {value!r}. The paper's values lie between 10 and 10,000.")
+
+
+def check_decay(name: str, value: Any) -> None:
+    """An error unless `value` is a number in [0, 1), or a schedule. Traced values cannot be looked at."""
+    if callable(value) or isinstance(value, jax.Array):
+        return
+    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or np.ndim(value):
+        raise TypeError(
+            f"{name} must be a number in [0, 1) or a schedule of steps, got {value!r} of type {type(value).__name__}. "
+            "Pass 0 to remember the last gradient alone."
+        )
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}. Pass a number such as 0.5.")
+
+
+def check_rate(name: str, value: Any) -> None:
+    """An error unless `value` is a number or a schedule. Traced values, such as injected ones, are numbers."""
+    if not (callable(value) or isinstance(value, (jax.Array, *_NUMBERS))) or np.ndim(value):
+        raise TypeError(
+            f"{name} must be a number or a schedule of steps, got {value!r} of type {type(value).__name__}. Pass one "
+            "such as 1e-4 or optax.cosine_decay_schedule(1e-4, 1000)."
+        )
 
 
 def check_option_of_form(name: str, value: Any, only: Any, form: str) -> None:
@@ -119,6 +146,11 @@ def check_dtype(name: str, value: Any) -> jnp.dtype | None:
         raise TypeError(
             f"{name} must be a real floating-point dtype or None, got {dtype.name}. For complex leaves the matching "
             "complex dtype is taken."
+        )
+    if jnp.finfo(dtype).bits < 16:
+        raise TypeError(
+            f"{name} must have 16 bits or more, got {dtype.name}, which JAX does not add to other dtypes. Pass "
+            '"bfloat16".'
         )
     if dtypes.canonicalize_dtype(dtype) != dtype:
         raise TypeError(
@@ -187,7 +219,8 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
             "value_and_grad_fn is missing: profit takes further gradients inside update, so call "
             "tx.update(grads, state, params, value_and_grad_fn=jax.value_and_grad(loss_fn), batches=batches). If "
             "your training loop can only call update(grads, state, params), use profit_transparent (n_ref + 1 calls "
-            "a step) or profit_lagged (one call a step) instead."
+            "a step) or profit_lagged (one call a step) instead. If you did pass it, a wrapper around profit has "
+            "dropped it, as optax.lookahead does and whatever else takes no extra arguments: put profit outside of it."
         )
     if not callable(value_and_grad_fn):
         raise TypeError(
@@ -203,14 +236,26 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
         shape = jnp.shape(leaf)
         if shape[:1] != (n_ref,):
             remedy = "stack the batches with jax.tree.map(lambda *x: jnp.stack(x), *list_of_batches)"
-            if n_ref == 1:
+            if n_ref == 1 and shape[:1] != (0,):
                 remedy = "add the axis with jax.tree.map(lambda x: x[None], batch)"
             raise ValueError(
                 f"batches{jax.tree_util.keystr(path)} must have a leading axis of length n_ref = {n_ref}, got shape "
                 f"{shape}. batches holds the {n_ref} batches of the step that come after the one that grads was "
-                f"taken on: {remedy}."
+                f"taken on: {remedy}. For make_train_step group n_ref + 1 of them: group_batches(loader, {n_ref + 1})."
             )
     return value_and_grad_fn
+
+
+def check_group(batches: Any, n_ref: int) -> None:
+    """An error if the group of a step, whose batches after the first one are these, is no whole number of cycles."""
+    for leaf in jax.tree.leaves(batches)[:1]:
+        size = 1 + np.shape(leaf)[0]
+        if size % (n_ref + 1):
+            raise ValueError(
+                f"batches must be in groups of n_ref + 1 = {n_ref + 1} for profit_transparent with n_ref = {n_ref}, or "
+                f"of a multiple, got a group of {size}: its cycles would end in the middle of a group. Group them with "
+                f"group_batches(loader, {n_ref + 1})."
+            )
 
 
 def check_no_masked_nodes(params: Any) -> None:
@@ -318,8 +363,11 @@ def check_mask(mask: Any, tree: Any) -> None:
 def check_state(form: str, state: Any, expected: type) -> None:
     """An error unless `state` is the state of `form`, of type `expected`."""
     if not isinstance(state, expected):
+        came = type(state).__name__
+        if type(state) is tuple:
+            came += f" of {', '.join(type(part).__name__ for part in state)}"
         raise ValueError(
-            f"state must be the {expected.__name__} of {form}, got a {type(state).__name__}: it is the state of "
+            f"state must be the {expected.__name__} of {form}, got a {came}: it is the state of "
             "another optimizer. Use the optimizer that the state was made by. To change over, call init of the new one "
             "on eval_params(opt_state, params), and go on from these parameters."
         )

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from profit_optax import _checks, _projection
+from profit_optax import _axes, _checks, _projection
 
 T = TypeVar("T")
 
@@ -163,11 +163,7 @@ def like(tree: chex.ArrayTree, before: chex.ArrayTree) -> chex.ArrayTree:
 def _like_leaf(x: Any, before: Any) -> Any:
     if x is None or not (hasattr(x, "dtype") and hasattr(before, "dtype")):
         return before if x is None else x
-    if x.dtype != before.dtype:
-        x = x.astype(before.dtype)
-    # Types have shardings on meshes with explicit axes: a state that is sharded makes updates that are.
-    sharding = jax.typeof(before).sharding
-    return x if jax.typeof(x).sharding == sharding else jax.sharding.reshard(x, sharding)
+    return _axes.sharded_like(x if x.dtype == before.dtype else x.astype(before.dtype), before)
 
 
 def zero_delta(
@@ -177,13 +173,13 @@ def zero_delta(
     with _checks.reference_arguments():
         updates, _ = jax.eval_shape(options.reference_optimizer.update, grads, reference_state, params)
     return jax.tree.map(
-        lambda p, u: jnp.zeros_like(p, dtype=_delta_dtype(u.dtype, options.displacement_dtype)), params, updates
+        lambda p, u: jnp.zeros_like(p, dtype=kept_dtype(u.dtype, options.displacement_dtype)), params, updates
     )
 
 
 def difference(displaced: chex.ArrayTree, params: chex.ArrayTree, dtype: jnp.dtype | None) -> chex.ArrayTree:
     """θ' − θ, in `dtype` or else in the dtypes of the parameters."""
-    return jax.tree.map(lambda p, q: _subtract(p, q, _delta_dtype(q.dtype, dtype)), displaced, params)
+    return jax.tree.map(lambda p, q: _subtract(p, q, kept_dtype(q.dtype, dtype)), displaced, params)
 
 
 def move(params: chex.ArrayTree, target: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
@@ -200,7 +196,7 @@ def _subtract(x: jax.Array, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
     return jnp.where(unmoved, -jnp.zeros((), wide), x - y).astype(dtype)
 
 
-def _delta_dtype(dtype: jnp.dtype, asked: jnp.dtype | None) -> jnp.dtype:
+def kept_dtype(dtype: jnp.dtype, asked: jnp.dtype | None) -> jnp.dtype:
     """The dtype in which Δ is kept, where that of the updates is `dtype` and another one may have been asked for."""
     if asked is None:
         return dtype

@@ -31,7 +31,7 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
       form.
 
     Raises:
-      ValueError: if there is no state of PROFIT in `opt_state`.
+      ValueError: if there is no state of PROFIT in `opt_state`, or one that belongs to other parameters.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -53,7 +53,15 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
             f"opt_state must hold the state of profit, profit_transparent or profit_lagged, got "
             f"{type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
         )
-    theta = functools.reduce(_undisplaced, states, _without_variables(params))
+    try:
+        theta = functools.reduce(_undisplaced, states, _without_variables(params))
+    except (TypeError, ValueError) as error:
+        kept = jax.tree.structure(next(state.params for state in states if hasattr(state, "params")))
+        raise ValueError(
+            "opt_state keeps θ in another tree than params, or with other shapes.\n  "
+            f"opt_state: {kept}\n  params:    {jax.tree.structure(params)}\nPass the parameters that belong to this "
+            "state. Wrappers that change the tree, such as optax.flatten, go inside both optimizers, not around."
+        ) from error
     return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(theta))
 
 
@@ -79,6 +87,8 @@ def _undisplaced(params: chex.ArrayTree, state: Any) -> chex.ArrayTree:
         if isinstance(theta, optax.MaskedNode):
             return p
         # A vmapped state has its batch axes in front.
+        if jnp.shape(theta) != jnp.shape(p):
+            raise ValueError(f"θ has the shape {jnp.shape(theta)}, and params {jnp.shape(p)}.")
         condition = jnp.reshape(kept, kept.shape + (1,) * (jnp.ndim(theta) - kept.ndim))
         return jnp.where(condition, theta, p)
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from profit_optax import _checks, _cycle
+from profit_optax import _axes, _checks, _cycle
 
 
 class RejectNonfiniteState(NamedTuple):
@@ -27,7 +27,7 @@ class RejectNonfiniteState(NamedTuple):
 
 
 def reject_nonfinite(
-    inner: optax.GradientTransformation, max_consecutive_errors: int
+    inner: optax.GradientTransformation, max_consecutive_errors: int, *, axis_name: Any = None
 ) -> optax.GradientTransformationExtraArgs:
     """Drops a step whose update comes out non-finite: zero update, state as it was before.
 
@@ -38,13 +38,16 @@ def reject_nonfinite(
       inner: the optimizer to wrap, such as `profit(...)`.
       max_consecutive_errors: how many non-finite updates in a row are dropped, at least 0. The next one after them is
         let through, so that a broken run is seen to be broken.
+      axis_name: as in `profit`: inside `shard_map` or `pmap`, the mesh axes over which *parameters* are sharded by
+        hand. All devices along them decide together. Under `check_vma=True` the types of the updates decide, and
+        nothing need be given; `()` lets every device decide for itself, as independent models want it.
 
     Returns:
       A `GradientTransformationExtraArgs` that hands extra arguments on. Its state counts what was dropped. Choosing
       between the old state and the new one keeps both in memory until the update is known.
 
     Raises:
-      TypeError: if `inner` is no optimizer or `max_consecutive_errors` no int.
+      TypeError: if `inner` is no optimizer, `max_consecutive_errors` no int, or `axis_name` has a leaf that is no name.
       ValueError: if `max_consecutive_errors` is negative.
 
     Examples:
@@ -62,6 +65,7 @@ def reject_nonfinite(
     """
     _checks.check_optimizer("inner", inner)
     _checks.check_count("max_consecutive_errors", max_consecutive_errors, minimum=0)
+    _checks.check_axis_name(axis_name)
     inner = optax.with_extra_args_support(inner)
 
     def init_fn(params: chex.ArrayTree) -> RejectNonfiniteState:
@@ -79,7 +83,8 @@ def reject_nonfinite(
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, RejectNonfiniteState]:
         updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
-        finite = jax.tree.reduce(jnp.logical_and, jax.tree.map(_all_finite, updates), jnp.ones((), jnp.bool_))
+        bad = [jnp.any(~jnp.isfinite(x)).astype(jnp.float32) for x in jax.tree.leaves(updates)]
+        finite = _axes.max_leaves(bad, _axes.leaf_axes(axis_name, updates), jnp.zeros(())) == 0
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
         accept = finite | (in_a_row > max_consecutive_errors)
         return (
@@ -93,7 +98,3 @@ def reject_nonfinite(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _all_finite(x: jax.Array) -> jax.Array:
-    return jnp.all(jnp.isfinite(x))

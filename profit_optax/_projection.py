@@ -33,6 +33,22 @@ class ProfitMetrics(NamedTuple):
     gradient_norm: jax.Array
 
 
+class _InnerProducts(NamedTuple):
+    """The three products of Δ and g.
+
+    Attributes:
+      cross: ⟨Δ, g⟩.
+      square: ⟨Δ, Δ⟩.
+      gradient_square: ⟨g, g⟩.
+      resolved: whether the squares are large enough for underflow not to have harmed the sums.
+    """
+
+    cross: jax.Array
+    square: jax.Array
+    gradient_square: jax.Array
+    resolved: jax.Array
+
+
 def zero_metrics(params: chex.ArrayTree) -> ProfitMetrics:
     """The metrics before the first step of an optimizer of `params`."""
     dtype = accumulation_dtype(params)
@@ -88,14 +104,22 @@ def orthogonalize(
     gradient, displacement = jax.tree.map(jnp.asarray, (gradient, displacement))
     dtype = accumulation_dtype(gradient, displacement)
     s, t = (_to_unity(_largest(tree, dtype, axis_name)) for tree in (displacement, gradient))
-    projected, metrics = _project(_scaled(gradient, t), _scaled(displacement, s), axis_name, s, t)
+    scaled, scaled_displacement = _scaled(gradient, t), _scaled(displacement, s)
+    products = _inner_products(scaled, scaled_displacement, dtype, axis_name)
+    projected, metrics = _project(scaled, scaled_displacement, products, s, t)
     changed = metrics.conflict | jnp.isnan(metrics.cosine)
     inverse = 1 / t
     return jax.tree.map(lambda g, p: jnp.where(changed, (inverse * p).astype(g.dtype), g), gradient, projected), metrics
 
 
 def project(
-    gradient: chex.ArrayTree, displacement: chex.ArrayTree, *, axis_name: Any, scale: float = 1.0
+    gradient: chex.ArrayTree,
+    displacement: chex.ArrayTree,
+    *,
+    axis_name: Any,
+    scale: float = 1.0,
+    square: jax.Array | None = None,
+    active: jax.Array | bool = True,
 ) -> tuple[chex.ArrayTree, ProfitMetrics]:
     """`orthogonalize` for steps of training, which spend no pass on finding out the scales of Δ and g.
 
@@ -107,18 +131,23 @@ def project(
       gradient: g.
       displacement: Δ, times `scale`.
       axis_name: as in `orthogonalize`.
-      scale: a power of two.
+      scale: a power of two, or its negative.
+      square: ‖`displacement`‖² where it is known already; None to add it up.
+      active: whether there is a displacement at all; where not, the gradient stays as it is.
     """
-    one = jnp.ones((), accumulation_dtype(gradient, displacement))
-    return _project(gradient, displacement, axis_name, scale * one, one)
+    dtype = accumulation_dtype(gradient, displacement)
+    products = _inner_products(gradient, displacement, dtype, axis_name, square)
+    if active is not True:
+        cross, square = (jnp.where(active, x, 0) for x in (products.cross, products.square))
+        products = products._replace(cross=cross, square=square)
+    return _project(gradient, displacement, products, jnp.asarray(scale, dtype), jnp.ones((), dtype))
 
 
 def _project(
-    gradient: chex.ArrayTree, displacement: chex.ArrayTree, axis_name: Any, s: jax.Array, t: jax.Array
+    gradient: chex.ArrayTree, displacement: chex.ArrayTree, products: _InnerProducts, s: jax.Array, t: jax.Array
 ) -> tuple[chex.ArrayTree, ProfitMetrics]:
     """The projection of t g, where the displacement is s Δ; the metrics are those of g and Δ."""
-    products = _inner_products(gradient, displacement, s.dtype, axis_name)
-    conflict = products.resolved & (products.cross < 0)
+    conflict = products.resolved & (jnp.sign(s) * products.cross < 0)
     finite = jnp.isfinite(products.cross) & jnp.isfinite(products.square) & jnp.isfinite(products.gradient_square)
     # Where there is no conflict, Δ may be 0: the inner `where` keeps 0/0 out of the branch that is not taken.
     coefficient = jnp.where(conflict, products.cross / jnp.where(conflict, products.square, 1), 0)
@@ -127,7 +156,7 @@ def _project(
     def project_leaf(g: jax.Array, d: jax.Array) -> jax.Array:
         projected = _widened(g, s.dtype) - coefficient * _widened(d, s.dtype)
         # Bit for bit: subtracting 0 would turn -0 into 0, and flush what is below the normal numbers.
-        return jnp.where(coefficient == 0, g, projected.astype(g.dtype))
+        return jnp.where(coefficient == 0, g, _axes.sharded_like(projected.astype(g.dtype), g))
 
     return jax.tree.map(project_leaf, gradient, displacement), _metrics(products, conflict, finite, s, t)
 
@@ -138,29 +167,19 @@ def accumulation_dtype(*trees: chex.ArrayTree) -> jnp.dtype:
     return jnp.dtype(jnp.float64 if wide else jnp.float32)
 
 
-class _InnerProducts(NamedTuple):
-    """The three products of Δ and g.
-
-    Attributes:
-      cross: ⟨Δ, g⟩.
-      square: ⟨Δ, Δ⟩.
-      gradient_square: ⟨g, g⟩.
-      resolved: whether the squares are large enough for underflow not to have harmed the sums.
-    """
-
-    cross: jax.Array
-    square: jax.Array
-    gradient_square: jax.Array
-    resolved: jax.Array
-
-
 def _inner_products(
-    gradient: chex.ArrayTree, displacement: chex.ArrayTree, dtype: jnp.dtype, axis_name: Any
+    gradient: chex.ArrayTree,
+    displacement: chex.ArrayTree,
+    dtype: jnp.dtype,
+    axis_name: Any,
+    square: jax.Array | None = None,
 ) -> _InnerProducts:
     axes = _axes.leaf_axes(axis_name, gradient, displacement)
     pairs = list(zip(*(jax.tree.leaves(_widened_tree(tree, dtype)) for tree in (displacement, gradient)), strict=True))
-    sums = [(_real_dot(d, g), _real_dot(d, d), _real_dot(g, g)) for d, g in pairs]
-    cross, square, gradient_square = _axes.sum_leaves(sums, axes, (jnp.zeros((), dtype),) * 3)
+    sums = [(_real_dot(d, g), _real_dot(g, g), *([_real_dot(d, d)] if square is None else [])) for d, g in pairs]
+    zeros = (jnp.zeros((), dtype),) * (3 if square is None else 2)
+    cross, gradient_square, *of_displacement = _axes.sum_leaves(sums, axes, zeros)
+    square = of_displacement[0] if square is None else square
     # A square below the smallest normal number may be flushed to zero. `size` of them are less than one rounding of a
     # sum that exceeds size · tiny / eps; the same bound holds for ⟨Δ, g⟩ against ‖Δ‖ ‖g‖.
     info = jnp.finfo(dtype)
@@ -188,12 +207,13 @@ def _metrics(
 ) -> ProfitMetrics:
     norm, gradient_norm = _sqrt(products.square), _sqrt(products.gradient_square)
     # Two divisions, because the product of two norms may leave the range that each of them is in.
-    cosine = products.cross / jnp.where(products.resolved, norm, 1) / jnp.where(products.resolved, gradient_norm, 1)
+    cosine = jnp.sign(s) * products.cross / jnp.where(products.resolved, norm, 1)
+    cosine /= jnp.where(products.resolved, gradient_norm, 1)
     return ProfitMetrics(
         inner_product=products.cross / s / t,
         cosine=jnp.where(finite, jnp.clip(jnp.where(products.resolved, cosine, 0), -1, 1), jnp.nan),
         conflict=conflict,
-        displacement_norm=norm / s,
+        displacement_norm=norm / jnp.abs(s),
         gradient_norm=gradient_norm / t,
     )
 

@@ -129,17 +129,18 @@ def profit_transparent(
     ) -> tuple[chex.ArrayTree, ProfitTransparentState]:
         _checks.check_params("profit_transparent", params)
         _checks.check_state("profit_transparent", state, ProfitTransparentState)
+        _checks.check_group(extra_args.get("batches"), n_ref)
         grads, displaced = _masking.trained(mask, updates, params)
         first = state.reference_step == 0
-        theta = _cycle.select(first, displaced, _masking.restrict(state.params, grads))
+        theta = _cycle.select(first, displaced, _cycle.like(_masking.restrict(state.params, grads), displaced))
         delta = _masking.restrict(state.displacement, grads)
 
         def after(
             target: chex.ArrayTree, displacement: chex.ArrayTree, **fields: Any
         ) -> tuple[chex.ArrayTree, ProfitTransparentState]:
             kept = fields | {
-                "params": _masking.fill(theta, _masking.restrict(params, state.params)),
-                "displacement": _masking.fill(displacement, state.displacement),
+                "params": _cycle.like(_masking.fill(theta, _masking.restrict(params, state.params)), state.params),
+                "displacement": _cycle.like(_masking.fill(displacement, state.displacement), state.displacement),
             }
             return target, ProfitTransparentState(**(state._asdict() | kept))
 

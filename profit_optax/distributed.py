@@ -5,6 +5,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from profit_optax import _axes
@@ -30,6 +31,7 @@ def reduced_value_and_grad(
     Returns:
       A function `(params, batch) -> (value, grads)`, as `jax.value_and_grad` would return it for the whole batch,
       where every device has an equal part; with `has_aux` the value is `(value, aux)`, and `aux` is this device's own.
+      The gradients of complex leaves come conjugated, as Optax wants them.
       It is a `value_and_grad_fn` for `profit`, and makes the gradients for any optimizer.
 
     Raises:
@@ -90,7 +92,8 @@ def reduced_value_and_grad(
         (value, aux), grads = jax.value_and_grad(mean_loss, has_aux=True)(params)
         if untracked:
             value, grads = lax.pmean((value, grads), untracked)
-        return ((value, aux) if has_aux else value), grads
+        # Optax descends along the conjugate of what JAX calls the gradient of a complex leaf.
+        return ((value, aux) if has_aux else value), jax.tree.map(jnp.conj, grads)
 
     return value_and_grad_fn
 

@@ -15,7 +15,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from profit_optax import _checks
+from profit_optax import _checks, _extra_args
 
 TrainStep = Callable[
     [chex.ArrayTree, optax.OptState, Any], tuple[chex.ArrayTree, optax.OptState, dict[str, chex.ArrayTree]]
@@ -54,9 +54,9 @@ def make_train_step(
         PROFIT in `tx` they are left out.
 
     Raises:
-      TypeError: if `loss_fn` is no function or `tx` no optimizer.
+      TypeError: if `loss_fn` is no function, `tx` no optimizer, or `has_aux` or `donate` no bool.
       ValueError: when the step is traced, for batches without a leading axis or with one of another length than
-        n_ref + 1.
+        n_ref + 1 (or, with `profit_transparent`, a multiple).
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax
@@ -93,7 +93,9 @@ def make_train_step(
             f"tx must be an Optax optimizer such as profit(optax.adamw(1e-4), optax.sgd(1e-5)), got "
             f"{type(tx).__name__}. Call the factory if you passed one."
         )
-    update = optax.with_extra_args_support(tx).update
+    _checks.check_flag("has_aux", has_aux)
+    _checks.check_flag("donate", donate)
+    update = _extra_args.with_extra_args(tx)
 
     def value_and_grad_fn(params: chex.ArrayTree, batch: Any) -> tuple[Any, chex.ArrayTree]:
         value, grads = jax.value_and_grad(loss_fn, has_aux=has_aux)(params, batch)
@@ -164,8 +166,8 @@ def group_batches(batches: Iterable[Any], size: int) -> Iterator[Any]:
 
     Raises:
       TypeError: if `size` is no int.
-      ValueError: if `size` is below 1 and, while iterating, if a batch has another structure or shape than the first
-        one of its group, such as a last batch with fewer examples: let the loader drop or fill it.
+      ValueError: if `size` is below 1 and, while iterating, if a batch has another structure, shape or dtype than the
+        first one of its group, such as a last batch with fewer examples: let the loader drop or fill it.
 
     Examples:
       >>> import numpy as np
@@ -199,13 +201,22 @@ def _check_alike(position: int, batch: Any, first: Any) -> None:
             f"{expected}. Let the loader yield the same keys for every batch."
         )
     for (path, leaf), other in zip(jax.tree.leaves_with_path(batch), jax.tree.leaves(first), strict=True):
+        name = jax.tree_util.keystr(path) or "the only leaf"
+        if _dtype(leaf) != _dtype(other):
+            raise ValueError(
+                f"batches must all have the same dtypes to be stacked: at {name} expected {_dtype(other)}, got "
+                f"{_dtype(leaf)} at place {position} of a group. Let the loader convert them."
+            )
         if np.shape(leaf) != np.shape(other):
-            name = jax.tree_util.keystr(path) or "the only leaf"
             raise ValueError(
                 f"batches must all have the same shapes to be stacked: at {name} expected {np.shape(other)}, got "
                 f"{np.shape(leaf)} at place {position} of a group. If it is the last batch of an epoch, let the loader "
                 "drop it (drop_last, drop_remainder) or fill it up."
             )
+
+
+def _dtype(leaf: Any) -> Any:
+    return leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
 
 
 def _stack(*leaves: Any) -> Any:

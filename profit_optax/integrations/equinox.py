@@ -6,6 +6,7 @@ from typing import Any
 import chex
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 
 ValueAndGradFn = Callable[[chex.ArrayTree, Any], tuple[Any, chex.ArrayTree]]
 
@@ -26,7 +27,8 @@ def make_value_and_grad_fn(
       has_aux: whether `loss_fn` returns a pair.
 
     Returns:
-      A function `(params, batch) -> (value, grads)`, for your own pass on the first batch and for `tx.update`.
+      A function `(params, batch) -> (value, grads)`, for your own pass on the first batch and for `tx.update`. The
+      gradients of complex leaves come conjugated, as Optax wants them.
 
     Raises:
       TypeError: when called, from JAX, if `filter_spec` selects what cannot be differentiated.
@@ -61,11 +63,18 @@ def make_value_and_grad_fn(
       Dropout keys are leaves of the batches, one key a batch. A state (`eqx.nn.State`, as of BatchNorm) is closed over
       by `loss_fn` and returned as aux: the one to keep is that of your own pass, since what the passes inside return
       is dropped. Equinox lets a state be used once, so let `loss_fn` clone it: `jax.tree.map(lambda x: x, state)`.
-      Pytrees of arrays alone, such as a dictionary of parameters, need nothing but `jax.value_and_grad`.
+      `tx.update(grads, opt_state, model, ...)` with the whole model in place of `params` works as well: what has no
+      gradient stays as it is. Pytrees of real arrays alone, such as a dictionary of parameters, need nothing but
+      `jax.value_and_grad`.
     """
     _, static = eqx.partition(model, filter_spec)
 
     def loss_on_params(params: chex.ArrayTree, batch: Any) -> Any:
         return loss_fn(eqx.combine(params, static), batch)
 
-    return jax.value_and_grad(loss_on_params, has_aux=has_aux)
+    def value_and_grad_fn(params: chex.ArrayTree, batch: Any) -> tuple[Any, chex.ArrayTree]:
+        value, grads = jax.value_and_grad(loss_on_params, has_aux=has_aux)(params, batch)
+        # Optax descends along the conjugate of what JAX calls the gradient of a complex leaf.
+        return value, jax.tree.map(jnp.conj, grads)
+
+    return value_and_grad_fn

@@ -8,6 +8,7 @@ import optax
 from flax.training import train_state
 
 import profit_optax
+from profit_optax import _extra_args
 
 
 class TrainState(train_state.TrainState):
@@ -61,7 +62,7 @@ class TrainState(train_state.TrainState):
         names = {field.name for field in dataclasses.fields(self)}
         fields = {name: value for name, value in kwargs.items() if name in names}
         extra_args = {name: value for name, value in kwargs.items() if name not in names}
-        update = optax.with_extra_args_support(self.tx).update
+        update = _extra_args.with_extra_args(self.tx)
 
         def update_with_extra_args(
             updates: chex.ArrayTree, state: optax.OptState, params: chex.ArrayTree | None = None

@@ -6,7 +6,7 @@ from typing import Any
 import chex
 import jax
 import jax.numpy as jnp
-from flax import nnx
+from flax import errors, nnx
 
 # No counter of a stream gets here: keys derived with it are not drawn by the model itself.
 _INSIDE = 2**32 - 1
@@ -67,6 +67,9 @@ def update_arguments(
       This project's own.
 
     .. note::
+      A model whose `__call__` takes an `nnx.Rngs` has it made inside of `loss_fn`, from a key that is a leaf of the
+      batch: `model(x, rngs=nnx.Rngs(batch["key"]))`. Complex parameters: conjugate the gradients of your own pass,
+      `jax.tree.map(jnp.conj, grads)`, as for any Optax optimizer; those of the passes inside are conjugated.
       The call-by-call forms need none of this: `optimizer.update(model, grads)` will do, and
       `profit_optax.eval_params(optimizer.opt_state, nnx.state(model, wrt))` are the parameters to evaluate, for
       `nnx.update` on a copy of the model.
@@ -92,7 +95,16 @@ def update_arguments(
             )
             return loss_fn(nnx.merge(graphdef, *variables), batch["batch"])
 
-        return jax.value_and_grad(loss_on_params, has_aux=has_aux)(params)
+        try:
+            value, grads = jax.value_and_grad(loss_on_params, has_aux=has_aux)(params)
+        except errors.TraceContextError as error:
+            raise ValueError(
+                "loss_fn must not change or draw from NNX objects other than its model, such as an nnx.Rngs that it "
+                "closes over: they belong to the trace outside. Make the nnx.Rngs inside of loss_fn from a key in the "
+                'batch, as in model(x, rngs=nnx.Rngs(batch["key"])), with one key for each batch.'
+            ) from error
+        # Optax descends along the conjugate of what JAX calls the gradient of a complex leaf.
+        return value, jax.tree.map(jnp.conj, grads)
 
     rng_keys = [_fork(key, _length(batches)) for key in keys]
     return {"value_and_grad_fn": value_and_grad_fn, "batches": {"batch": batches, "rng_keys": rng_keys}}

@@ -10,6 +10,7 @@ from benchmarks.forgetting.methods.head_only import head_only
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
 from benchmarks.forgetting.methods.lwf import lwf
+from benchmarks.forgetting.methods.one_line import DECAYS, one_line, one_line_at, one_line_of_moment, pulled
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.methods.profit_transparent import profit_transparent
@@ -31,5 +32,11 @@ def regularised(task: Task) -> list[Method]:
 
 
 def ours() -> list[Method]:
-    """This package's three forms."""
-    return [profit(), profit_transparent(), profit_lagged()]
+    """This package's forms."""
+    return [profit(), profit_transparent(), profit_lagged(), one_line()]
+
+
+def one_lines() -> list[Method]:
+    """The one line at each decay, with a pull to the start and without, and what needs no memory of its own."""
+    lines = [one_line_at(decay) for decay in DECAYS]
+    return [*lines, one_line_at(0.0, "bfloat16"), *map(pulled, [adamw(), *lines]), one_line_of_moment()]

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.methods import FEW_RATES, Loss, Method, Setting, start
+from benchmarks.forgetting.methods import FEW_RATES, Loss, Method, start
 from benchmarks.forgetting.tasks import Task
 
 
@@ -22,14 +22,16 @@ def l2_sp() -> Method:
         gradients=1,
         optimizer=lambda setting: optax.adamw(setting["rate"]),
         keep=start,
-        loss=_loss,
+        loss=lambda task, kept, setting: pulled_loss(task, kept, setting["strength"]),
         grid=(("rate", FEW_RATES), ("strength", (1e-3, 1e-2, 1e-1))),
     )
 
 
-def _loss(task: Task, kept: chex.ArrayTree, setting: Setting) -> Loss:
+def pulled_loss(task: Task, kept: chex.ArrayTree, strength: Any) -> Loss:
+    """The task's loss + strength/2 ‖θ − θ₀‖²."""
+
     def loss(params: chex.ArrayTree, batch: Any) -> jax.Array:
-        return task.loss(params, batch) + setting["strength"] / 2 * _square_distance(task, params, kept)
+        return task.loss(params, batch) + strength / 2 * _square_distance(task, params, kept)
 
     return loss
 
