@@ -109,11 +109,9 @@ MODELS = {
         _model("lora", "LoRA of rank 8 under `mask`", _replicated, lora),
     )
 }
-# A few layers of a few units, for tests.
-TINY = _model(
-    "tiny",
-    "tiny transformer",
-    _scanned,
-    Config(layers=4, width=256, heads=4, kv_heads=2, hidden=512, vocabulary=512, tied=True),
-    32,
-)
+# Of a few units, for tests: with scanned layers, and without loops and with a mask.
+_TINY = Config(layers=4, width=256, heads=4, kv_heads=2, hidden=512, vocabulary=512, tied=True)
+TINY = {
+    "tiny": _model("tiny", "tiny transformer", _scanned, _TINY, 32),
+    "tiny-lora": Model("tiny-lora", "tiny LoRA", functools.partial(_replicated, lora, quick=True)),
+}

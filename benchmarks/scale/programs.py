@@ -8,7 +8,7 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from profit_optax import profit, profit_lagged, profit_transparent
+from profit_optax import orthogonalize_to_previous, profit, profit_lagged, profit_transparent
 
 
 class Arm(NamedTuple):
@@ -66,14 +66,19 @@ def lagged(**options: Any) -> Arm:
     return Arm(profit_lagged(optax.adamw(1e-4), optax.sgd(1e-5), **options))
 
 
+def previous(**options: Any) -> Arm:
+    """One line before AdamW: gradients against those of the step before."""
+    tx = optax.chain(orthogonalize_to_previous(**options), _trained_only(optax.adamw(1e-4), options.get("mask")))
+    return Arm(optax.with_extra_args_support(tx))
+
+
 def program(arm: Arm, value_and_grad_fn: Callable[[Any, Any], Any]) -> Callable[..., Any]:
     """`(params, state, batches) -> (params, state)`; leaves of `batches` are [updates, batches, ...]."""
 
     def call(params: Any, state: Any, batches: Any) -> Any:
         first, others = jax.tree.map(lambda x: x[0], batches), jax.tree.map(lambda x: x[1:], batches)
         _, grads = value_and_grad_fn(params, first)
-        # AdamW ignores both, and the call-by-call forms hand them on to it.
-        closure = {"value_and_grad_fn": value_and_grad_fn, "batches": others}
+        closure = {"value_and_grad_fn": value_and_grad_fn, "batches": others} if arm.batches > 1 else {}
         updates, state = arm.tx.update(grads, state, params, **closure)
         return optax.apply_updates(params, updates), state
 

@@ -1,6 +1,5 @@
 """A decoder-only transformer of any size, as shapes: what is compiled is never allocated."""
 
-import functools
 from typing import NamedTuple
 
 import jax
