@@ -3,14 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest --numprocesses=2
-NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py lagged.py call_by_call.py half_precision.py)
+NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py previous.py call_by_call.py half_precision.py)
 # Where it is not numerics that are tested, half of the time would go into optimizing programs that run once.
 UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean compact demo format frontier gpu growth lagged lint map rounding scale targets
-.PHONY: targets-test test toy warmup
+.PHONY: help bench cifar clean demo format frontier gpu growth lint map rounding scale targets targets-test test toy warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -26,8 +25,6 @@ help:
 	@echo "make toy     the paper's toy problem, Table 1 (ARGS=--help)"
 	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
 	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
-	@echo "make lagged  along what the lagged form should displace: three directions on the demo's task"
-	@echo "make compact  what a displacement in bfloat16 costs on the demo's task"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
@@ -70,12 +67,6 @@ warmup: $(VENV)/.demo
 
 cifar: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.forgetting.cifar $(ARGS)
-
-lagged: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.variants lagged
-
-compact: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.forgetting.variants compact
 
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding

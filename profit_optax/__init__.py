@@ -3,7 +3,6 @@
 from profit_optax._aliases import profit_adamw, profit_sgd
 from profit_optax._closure import ProfitState, profit
 from profit_optax._evaluation import eval_params
-from profit_optax._lagged import ProfitLaggedState, profit_lagged
 from profit_optax._nonfinite import RejectNonfiniteState, reject_nonfinite
 from profit_optax._previous import OrthogonalizeToPreviousState, orthogonalize_to_previous
 from profit_optax._projection import ProfitMetrics, orthogonalize
@@ -11,7 +10,6 @@ from profit_optax._transparent import ProfitTransparentState, profit_transparent
 
 __all__ = [
     "OrthogonalizeToPreviousState",
-    "ProfitLaggedState",
     "ProfitMetrics",
     "ProfitState",
     "ProfitTransparentState",
@@ -21,7 +19,6 @@ __all__ = [
     "orthogonalize_to_previous",
     "profit",
     "profit_adamw",
-    "profit_lagged",
     "profit_sgd",
     "profit_transparent",
     "reject_nonfinite",

@@ -9,7 +9,7 @@ import optax
 
 from profit_optax import _checks
 from profit_optax._closure import profit
-from profit_optax._lagged import profit_lagged
+from profit_optax._previous import orthogonalize_to_previous
 from profit_optax._transparent import profit_transparent
 
 Form = Literal["closure", "transparent", "lagged"]
@@ -39,7 +39,8 @@ def profit_sgd(
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
         same main step, divided by this.
       n_ref: reference steps in a main step; 1 for the lagged form.
-      form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for `profit_lagged`.
+      form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for
+        `orthogonalize_to_previous` before the optimizer, which has no reference steps.
       warmup_steps: for that many first steps the main optimizer is alone.
       displacement: as in `profit`, for the closure form only.
       displacement_dtype: as in `profit`.
@@ -117,7 +118,8 @@ def profit_adamw(
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
         same main step, divided by this.
       n_ref: reference steps in a main step; 1 for the lagged form.
-      form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for `profit_lagged`.
+      form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for
+        `orthogonalize_to_previous` before the optimizer, which has no reference steps.
       warmup_steps: for that many first steps the main optimizer is alone.
       displacement: as in `profit`, for the closure form only.
       displacement_dtype: as in `profit`.
@@ -192,11 +194,16 @@ def _form(
         _checks.check_option_of_form("unroll", unroll, None, form)
     if form == "lagged":
         _checks.check_option_of_form("n_ref", n_ref, 1, form)
+        reset_reference_state = options.pop("reset_reference_state")
+        _checks.check_option_of_form("reset_reference_state", reset_reference_state, False, form)
+        line = orthogonalize_to_previous(dtype=options.pop("displacement_dtype"), **options)
+        # What the line leaves at 0 must not decay either.
+        mask = options["mask"]
+        return optax.with_extra_args_support(
+            optax.chain(line, optimizer if mask is None else optax.masked(optimizer, mask))
+        )
 
     reference = optax.sgd(_reference_rate(learning_rate, lr_ratio, n_ref, warmup_steps))
-    if form == "lagged":
-        del options["reset_reference_state"], options["mask"]
-        return profit_lagged(optimizer, reference, **options)
     if form == "transparent":
         return profit_transparent(optimizer, reference, n_ref, **options)
     return profit(optimizer, reference, n_ref, displacement=displacement, unroll=unroll, **options)

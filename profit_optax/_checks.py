@@ -14,7 +14,7 @@ import optax
 from jax import dtypes
 
 # With optax.inject_hyperparams these arrive as JAX arrays.
-_INJECTED = ("n_ref", "warmup_steps", "displacement_dtype", "unroll")
+_INJECTED = ("n_ref", "warmup_steps", "displacement_dtype", "unroll", "dtype")
 
 
 def check_count(name: str, value: Any, minimum: int) -> int:
@@ -219,7 +219,7 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
             "value_and_grad_fn is missing: profit takes further gradients inside update, so call "
             "tx.update(grads, state, params, value_and_grad_fn=jax.value_and_grad(loss_fn), batches=batches). If "
             "your training loop can only call update(grads, state, params), use profit_transparent (n_ref + 1 calls "
-            "a step) or profit_lagged (one call a step) instead. If you did pass it, a wrapper around profit has "
+            "a step) or orthogonalize_to_previous (one) instead. If you did pass it, a wrapper around profit has "
             "dropped it, as optax.lookahead does and whatever else takes no extra arguments: put profit outside of it."
         )
     if not callable(value_and_grad_fn):

@@ -183,7 +183,7 @@ def profit(
         _checks.check_state("profit", state, ProfitState)
         _checks.check_no_masked_nodes(params)
         value_and_grad_fn = _checks.check_closure(value_and_grad_fn, batches, n_ref)
-        grads, theta = _masking.trained(mask, updates, params)
+        grads, theta = _cycle.trained(options, updates, params, state)
 
         def gradient_at(trained: chex.ArrayTree, i: jax.typing.ArrayLike) -> chex.ArrayTree:
             batch = jax.tree.map(lambda x: lax.dynamic_index_in_dim(jnp.asarray(x), i, keepdims=False), batches)

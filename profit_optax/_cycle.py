@@ -7,6 +7,7 @@ the last g and the main optimizer's step at θ (`main_step`) follow.
 reference rate is small, rounding θ' loses most of it.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from profit_optax import _axes, _checks, _projection
+from profit_optax import _axes, _checks, _masking, _projection
 
 T = TypeVar("T")
 
@@ -87,6 +88,12 @@ def init_inner(options: Options, params: chex.ArrayTree) -> InnerStates:
     _checks.check_no_inner_form("optimizer", states.optimizer_state)
     _checks.check_no_inner_form("reference_optimizer", states.reference_state)
     return states
+
+
+def trained(options: Options, grads: chex.ArrayTree, params: chex.ArrayTree, state: Any) -> _masking.Trained:
+    """What the inner optimizers are handed of gradients and parameters."""
+    states = InnerStates(state.optimizer_state, state.reference_state)
+    return _masking.trained(options.mask, grads, params, functools.partial(init_inner, options), states)
 
 
 class Displacement(NamedTuple):
@@ -190,6 +197,8 @@ def move(params: chex.ArrayTree, target: chex.ArrayTree, like: chex.ArrayTree) -
 def _subtract(x: jax.Array, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
     """Subtracts in the widest of the three dtypes; what has not moved has no difference, be it infinite."""
     wide = jnp.promote_types(jnp.promote_types(x.dtype, y.dtype), dtype)
+    # Integers and bools, which have no gradient, never move.
+    wide = wide if jnp.issubdtype(wide, jnp.inexact) else jnp.dtype(jnp.float32)
     x, y = x.astype(wide), y.astype(wide)
     unmoved = (x == y) | (jnp.isnan(x) & jnp.isnan(y))
     # Adding 0 would turn -0 into 0.

@@ -9,16 +9,16 @@ import jax.numpy as jnp
 import optax
 
 from profit_optax._closure import ProfitState
-from profit_optax._lagged import ProfitLaggedState
+from profit_optax._previous import OrthogonalizeToPreviousState
 from profit_optax._transparent import ProfitTransparentState
 
-_States = (ProfitState, ProfitTransparentState, ProfitLaggedState)
+_States = (ProfitState, ProfitTransparentState, OrthogonalizeToPreviousState)
 
 
 def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.ArrayTree:
     """θ, the fine-tuned parameters themselves: what is evaluated, exported and compared.
 
-    The call-by-call forms hand the training loop displaced parameters. Their state keeps θ, and this finds it, at any
+    `profit_transparent` hands the training loop displaced parameters. Its state keeps θ, and this finds it, at any
     depth of `optax.chain`, `optax.inject_hyperparams`, `optax.MultiSteps` and other wrappers; the leaves that
     `optax.partition` or `optax.masked` keep from PROFIT are taken from `params`.
 
@@ -27,21 +27,21 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
       params: the parameters that the training loop holds together with that state.
 
     Returns:
-      θ, a pytree like `params`: bit for bit what the next main step starts from. `params` as they are for the closure
-      form.
+      θ, a pytree like `params`: bit for bit what the next main step starts from. `params` as they are for the forms
+      that displace nothing.
 
     Raises:
       ValueError: if there is no state of PROFIT in `opt_state`, or one that belongs to other parameters.
 
     Examples:
       >>> import jax.numpy as jnp, optax
-      >>> from profit_optax import eval_params, profit_lagged
-      >>> tx = optax.apply_if_finite(profit_lagged(optax.sgd(0.5), optax.sgd(0.0625)), 3)
+      >>> from profit_optax import eval_params, profit_transparent
+      >>> tx = optax.apply_if_finite(profit_transparent(optax.sgd(0.5), optax.sgd(0.0625)), 3)
       >>> params = jnp.array([1.0, 2.0])
       >>> updates, state = tx.update(jnp.ones(2), tx.init(params), params)
       >>> params = optax.apply_updates(params, updates)
       >>> params.tolist(), eval_params(state, params).tolist()
-      ([0.4375, 1.4375], [0.5, 1.5])
+      ([0.9375, 1.9375], [1.0, 2.0])
 
     References:
       This project's own, after `optax.contrib.schedule_free_eval_params`.
@@ -50,8 +50,8 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
     states = [leaf for leaf in leaves if _is_state(leaf)]
     if not states:
         raise ValueError(
-            f"opt_state must hold the state of profit, profit_transparent or profit_lagged, got "
-            f"{type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
+            f"opt_state must hold the state of profit, profit_transparent or orthogonalize_to_previous, "
+            f"got {type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
         )
     try:
         theta = functools.reduce(_undisplaced, states, _without_variables(params))
@@ -79,9 +79,9 @@ def _is_state(x: Any) -> bool:
 
 
 def _undisplaced(params: chex.ArrayTree, state: Any) -> chex.ArrayTree:
-    if isinstance(state, ProfitState):
+    if not isinstance(state, ProfitTransparentState):
         return params
-    kept = state.reference_step > 0 if isinstance(state, ProfitTransparentState) else state.count > 0
+    kept = state.reference_step > 0
 
     def choose(theta: Any, p: Any) -> Any:
         if isinstance(theta, optax.MaskedNode):

@@ -1,5 +1,6 @@
 """Leaves that stay as they are: those that a mask leaves out, and those that come without a gradient."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import chex
@@ -36,12 +37,32 @@ def prune(mask: Any, params: chex.ArrayTree, tree: chex.ArrayTree) -> chex.Array
     return jax.tree.map(keep, mask, tree)
 
 
-def trained(mask: Any, grads: chex.ArrayTree, params: chex.ArrayTree) -> Trained:
-    """The trained part of gradients and parameters, or the error that says what does not fit."""
+def trained(
+    mask: Any,
+    grads: chex.ArrayTree,
+    params: chex.ArrayTree,
+    init: Callable[[chex.ArrayTree], chex.ArrayTree],
+    state: chex.ArrayTree,
+) -> Trained:
+    """The trained part of gradients and parameters, or the error that says what does not fit.
+
+    Args:
+      mask: which leaves are trained.
+      grads: the gradients.
+      params: the parameters.
+      init: makes the states of the inner optimizers.
+      state: these states, which tell what they were made for.
+    """
     _checks.check_same_tree("grads", grads, "params", params, missing_leaves=True)
     pruned = prune(mask, params, grads)
     part = Trained(pruned, restrict(params, pruned))
     _checks.check_inexact("grads", part.grads, "params", part.params)
+    made_for: Any = jax.tree.structure(state)
+    missing = any(x is None for x in jax.tree.leaves(pruned, is_leaf=_is_empty))
+    if missing and made_for != jax.tree.structure(jax.eval_shape(init, part.params)):
+        # It was made for leaves without a gradient, too: these have one of 0.
+        whole = prune(mask, params, params)
+        part = Trained(fill(pruned, jax.tree.map(jnp.zeros_like, whole)), whole)
     # Arrays of definite dtypes: a weakly typed loop carry would trace the model twice.
     return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), part)
 
@@ -59,7 +80,7 @@ def fill(part: chex.ArrayTree, tree: chex.ArrayTree) -> chex.ArrayTree:
 def whole_updates(updates: chex.ArrayTree, grads: chex.ArrayTree, params: chex.ArrayTree) -> chex.ArrayTree:
     """The updates of all leaves: those of masked ones leave every bit as it is."""
     return jax.tree.map(
-        lambda u, g, p: _no_update(g, p) if isinstance(u, optax.MaskedNode) else u,
+        lambda u, g, p: _no_update(g, p) if g is None or isinstance(u, optax.MaskedNode) else u,
         updates,
         grads,
         params,

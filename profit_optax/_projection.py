@@ -139,7 +139,7 @@ def project(
     products = _inner_products(gradient, displacement, dtype, axis_name, square)
     if active is not True:
         cross, square = (jnp.where(active, x, 0) for x in (products.cross, products.square))
-        products = products._replace(cross=cross, square=square)
+        products = products._replace(cross=cross, square=square, resolved=products.resolved & active)
     return _project(gradient, displacement, products, jnp.asarray(scale, dtype), jnp.ones((), dtype))
 
 

@@ -130,7 +130,7 @@ def profit_transparent(
         _checks.check_params("profit_transparent", params)
         _checks.check_state("profit_transparent", state, ProfitTransparentState)
         _checks.check_group(extra_args.get("batches"), n_ref)
-        grads, displaced = _masking.trained(mask, updates, params)
+        grads, displaced = _cycle.trained(options, updates, params, state)
         first = state.reference_step == 0
         theta = _cycle.select(first, displaced, _cycle.like(_masking.restrict(state.params, grads), displaced))
         delta = _masking.restrict(state.displacement, grads)

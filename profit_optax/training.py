@@ -35,7 +35,8 @@ def make_train_step(
 
     An optimizer that takes a closure, such as `profit`, is called once: the group is one step of Algorithm 1. Any
     other is called once a batch, and finds nothing new in its arguments: `profit_transparent` makes one step of a
-    group of n_ref + 1 batches, `profit_lagged` and plain Optax optimizers make as many steps as there are batches.
+    group of n_ref + 1 batches, `orthogonalize_to_previous` in a chain and plain Optax optimizers make as many steps as
+    there are batches.
 
     Args:
       loss_fn: `loss_fn(params, batch)`, a scalar, or with `has_aux` the pair of it and a pytree.

@@ -12,6 +12,14 @@ import profit_optax
 from tests import regression
 
 
+def one_line(
+    optimizer: Any, reference_optimizer: Any = None, *, displacement_dtype: Any = None, **options: Any
+) -> optax.GradientTransformation:
+    """`orthogonalize_to_previous` before an optimizer, made as the forms with reference steps are."""
+    del reference_optimizer
+    return optax.chain(profit_optax.orthogonalize_to_previous(dtype=displacement_dtype, **options), optimizer)
+
+
 class Case(NamedTuple):
     """A public optimizer: what makes it, with which arguments, and how it is driven.
 
@@ -19,7 +27,7 @@ class Case(NamedTuple):
       factory: the public function.
       options: its arguments.
       static_args: those that `optax.inject_hyperparams` must leave alone.
-      form: "closure", "transparent" or "lagged".
+      form: "closure", "transparent" or "one-line".
       at_rate: such an optimizer with one plain reference step, at a learning rate that is a number or a schedule.
     """
 
@@ -42,7 +50,8 @@ def _pair(factory: Callable[..., Any], form: str, **counts: int) -> Case:
 def _alias(factory: Callable[..., Any], form: str, **options: Any) -> Case:
     options |= {"lr_ratio": 10.0, "form": form}
     at_rate = lambda rate: factory(rate, **options)  # noqa: E731
-    return Case(factory, {"learning_rate": 1e-2} | options, ("n_ref", "warmup_steps"), form, at_rate)
+    driven = "one-line" if form == "lagged" else form
+    return Case(factory, {"learning_rate": 1e-2} | options, ("n_ref", "warmup_steps"), driven, at_rate)
 
 
 def _guarded(case: Case) -> Case:
@@ -54,7 +63,7 @@ def _guarded(case: Case) -> Case:
 CASES = {
     "profit": _pair(profit_optax.profit, "closure", n_ref=1),
     "transparent": _pair(profit_optax.profit_transparent, "transparent", n_ref=2),
-    "lagged": _pair(profit_optax.profit_lagged, "lagged"),
+    "one-line": _pair(one_line, "one-line"),
 }
 for _form in ("closure", "transparent", "lagged"):
     CASES[f"sgd_{_form}"] = _alias(profit_optax.profit_sgd, _form)

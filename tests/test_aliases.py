@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import profit, profit_adamw, profit_lagged, profit_sgd, profit_transparent
+from profit_optax import profit, profit_adamw, profit_sgd, profit_transparent
 from tests import forms
-from tests.forms import run_on_gradients
+from tests.forms import one_line, run_on_gradients
 
 ALIASES = {"sgd": (profit_sgd, optax.sgd), "adamw": (profit_adamw, optax.adamw)}
-BUILDERS = {"closure": profit, "transparent": profit_transparent, "lagged": profit_lagged}
+BUILDERS = {"closure": profit, "transparent": profit_transparent, "lagged": one_line}
 
 
 def parameters():
@@ -72,7 +72,7 @@ def test_every_option_of_the_main_optimizer_gets_there(alias, options):
     arguments = "lagged", gradients(3, 0), parameters()
     run = run_on_gradients(make(0.1, 10, form="lagged", **options), *arguments)
     theirs = {_OPTAX_NAMES.get(name, name): value for name, value in options.items()}
-    built = run_on_gradients(profit_lagged(optimizer(0.1, **theirs), optax.sgd(0.01)), *arguments)
+    built = run_on_gradients(one_line(optimizer(0.1, **theirs), optax.sgd(0.01)), *arguments)
     forms.assert_same(run, built)
     without = {name: options[name] for name in list(options)[:-1]}
     other = run_on_gradients(make(0.1, 10, form="lagged", **without), *arguments)

@@ -19,7 +19,7 @@ SIGNATURES = {
     "displacement_dtype=None, reset_reference_state=False, unroll=None, mask=None, axis_name=None)",
     "profit_transparent": "(optimizer, reference_optimizer, n_ref=1, *, warmup_steps=0, displacement_dtype=None, "
     "reset_reference_state=False, mask=None, axis_name=None)",
-    "profit_lagged": "(optimizer, reference_optimizer, *, warmup_steps=0, displacement_dtype=None, axis_name=None)",
+    "one_line": "(optimizer, reference_optimizer, *, warmup_steps=0, displacement_dtype=None, axis_name=None)",
     "eval_params": "(opt_state, params)",
     "orthogonalize": "(gradient, displacement, *, axis_name=None)",
     "reject_nonfinite": "(inner, max_consecutive_errors)",

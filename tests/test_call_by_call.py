@@ -10,8 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import profit_lagged, profit_transparent
+from profit_optax import profit_transparent
 from tests import forms, regression
+from tests.forms import one_line
 
 
 class CallByCall(NamedTuple):
@@ -46,8 +47,8 @@ TRANSPARENT = CallByCall(
     batches=lambda: forms.one_batch_a_call(regression.data(4, 3)),
 )
 LAGGED = CallByCall(
-    "lagged",
-    profit_lagged,
+    "one-line",
+    one_line,
     rows=(6, 1),
     calls=4,
     n_ref=1,
@@ -113,7 +114,7 @@ def test_leaves_that_are_frozen_in_both_optimizers_count_in_the_norm_of_the_grad
     np.testing.assert_array_equal(run.params["frozen"], 1.0)
     np.testing.assert_allclose(run.metrics.inner_product, expected.metrics.inner_product, rtol=1e-5)
     np.testing.assert_allclose(run.metrics.displacement_norm, expected.metrics.displacement_norm, rtol=1e-6)
-    arrived = frozen[:, 0] if form.name == "lagged" else frozen[:, -1]
+    arrived = frozen[:, 0] if form.name == "one-line" else frozen[:, -1]
     squares = expected.metrics.gradient_norm**2 + np.sum(arrived**2, axis=-1)
     np.testing.assert_allclose(run.metrics.gradient_norm, np.sqrt(squares), rtol=1e-6)
 

@@ -12,14 +12,15 @@ import pytest
 
 from profit_optax import (
     orthogonalize,
+    orthogonalize_to_previous,
     profit,
     profit_adamw,
-    profit_lagged,
     profit_sgd,
     profit_transparent,
     reject_nonfinite,
 )
 from profit_optax.training import group_batches
+from tests.forms import one_line
 
 SGD = optax.sgd(0.1)
 PARAMS = {"w": jnp.ones(3), "b": jnp.ones(())}
@@ -110,13 +111,17 @@ def test_optimizers_that_are_none(name, value):
 
 
 def test_missing_closure():
-    with raises(ValueError, "value_and_grad_fn is missing", "tx.update(", "profit_transparent", "profit_lagged"):
+    with raises(
+        ValueError, "value_and_grad_fn is missing", "tx.update(", "profit_transparent", "orthogonalize_to_previous"
+    ):
         update(fn=None)
 
 
 def test_update_as_loops_of_other_optimizers_call_it():
     tx = profit(SGD, SGD)
-    with raises(ValueError, "value_and_grad_fn is missing", "profit_transparent", "profit_lagged"):
+    with raises(
+        ValueError, "value_and_grad_fn is missing", "profit_transparent", "orthogonalize_to_previous", "optax.lookahead"
+    ):
         tx.update(PARAMS, tx.init(PARAMS), PARAMS)
 
 
@@ -263,7 +268,7 @@ def test_mistakes_are_found_while_tracing():
 FACTORIES = {
     "profit": lambda **static: optax.inject_hyperparams(profit, **static)(SGD, SGD, n_ref=1),
     "transparent": lambda **static: optax.inject_hyperparams(profit_transparent, **static)(SGD, SGD, n_ref=1),
-    "lagged": lambda **static: optax.inject_hyperparams(profit_lagged, **static)(SGD, SGD, warmup_steps=1),
+    "one-line": lambda **static: optax.inject_hyperparams(orthogonalize_to_previous, **static)(warmup_steps=1),
     "adamw": lambda **static: optax.inject_hyperparams(profit_adamw, **static)(0.1),
     "sgd": lambda **static: optax.inject_hyperparams(profit_sgd, **static)(0.1),
 }
@@ -274,8 +279,14 @@ def test_the_remedy_for_traced_counts_works(name):
     with pytest.raises(TypeError, match=r"static_args=\(.*\), with those of these names") as error:
         FACTORIES[name]().init(PARAMS)
     named = ast.literal_eval(re.search(r"static_args=(\(.*?\))", str(error.value))[1])
-    factory = {"profit": profit, "transparent": profit_transparent, "lagged": profit_lagged, "adamw": profit_adamw}
-    known = inspect.signature(factory.get(name, profit_sgd)).parameters
+    factory = {
+        "profit": profit,
+        "transparent": profit_transparent,
+        "one-line": orthogonalize_to_previous,
+        "adamw": profit_adamw,
+        "sgd": profit_sgd,
+    }[name]
+    known = inspect.signature(factory).parameters
     FACTORIES[name](static_args=tuple(arg for arg in named if arg in known)).init(PARAMS)
 
 
@@ -304,7 +315,7 @@ def test_flags_that_are_neither_true_nor_false(make):
 
 
 @pytest.mark.parametrize(("value", "place"), [(5, ""), (["i", 5], r"\[1\]"), ({"w": ("i", 2)}, r"\['w'\]\[1\]")])
-@pytest.mark.parametrize("make", [profit, profit_transparent, profit_lagged])
+@pytest.mark.parametrize("make", [profit, profit_transparent, one_line])
 def test_axes_that_are_no_names(make, value, place):
     message = f"axis_name{place} must be the name of a mesh axis, got .* of type int. Pass a name, a tuple of names"
     with pytest.raises(TypeError, match=message):
@@ -319,3 +330,90 @@ def test_a_negative_number_of_dropped_steps_names_the_way_out():
 def test_displacement_dtype_that_jax_would_replace():
     with raises(TypeError, "displacement_dtype must be a dtype that JAX keeps", "got float64", "jax_enable_x64"):
         profit(SGD, SGD, displacement_dtype="float64")
+
+
+# Optimizers and states that do not belong here.
+
+
+def inner_update(tx, state=None):
+    state = tx.init(PARAMS) if state is None else state
+    return tx.update(PARAMS, state, PARAMS, value_and_grad_fn=value_and_grad_fn, batches={"x": jnp.ones((1, 3))})
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+@pytest.mark.parametrize(
+    ("other", "came"),
+    [
+        (lambda: profit(SGD, SGD), "ProfitState"),
+        (lambda: profit_transparent(SGD, SGD), "ProfitTransparentState"),
+        (orthogonalize_to_previous, "OrthogonalizeToPreviousState"),
+        (lambda: optax.adamw(1e-3), "tuple of ScaleByAdamState, EmptyState, EmptyState"),
+    ],
+)
+def test_the_state_of_another_optimizer(make, other, came):
+    state, tx = other().init(PARAMS), make(SGD, SGD)
+    if isinstance(state, type(tx.init(PARAMS))):
+        inner_update(tx, state)
+        return
+    with raises(ValueError, type(tx.init(PARAMS)).__name__, make.__name__, came, "eval_params"):
+        inner_update(tx, state)
+
+
+@pytest.mark.parametrize("outer", [profit, profit_transparent])
+@pytest.mark.parametrize(
+    "inner",
+    [
+        lambda: profit(SGD, SGD),
+        lambda: optax.chain(optax.clip(1.0), profit_transparent(SGD, SGD)),
+        lambda: optax.apply_if_finite(profit_transparent(SGD, SGD), 3),
+    ],
+)
+def test_a_form_inside_a_form(outer, inner):
+    with raises(ValueError, "optimizer must not be or contain a form of PROFIT", "plain Optax"):
+        outer(inner(), SGD).init(PARAMS)
+    with raises(ValueError, "reference_optimizer must not be or contain a form of PROFIT"):
+        outer(SGD, inner()).init(PARAMS)
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+@pytest.mark.parametrize(
+    ("reference", "needs"),
+    [
+        (optax.polyak_sgd, "value"),
+        (optax.contrib.momo, "value"),
+        (optax.lbfgs, "'value', 'grad', and 'value_fn'"),
+        (lambda: optax.chain(optax.clip(1.0), optax.scale_by_polyak()), "'value'"),
+    ],
+)
+def test_a_reference_optimizer_that_needs_more_than_gradients(make, reference, needs):
+    with raises(TypeError, "reference_optimizer must need nothing but gradients", needs, "optax.sgd"):
+        inner_update(make(SGD, reference()))
+
+
+def test_a_type_error_of_the_reference_optimizer_itself_is_not_renamed():
+    def update(updates, state, params=None):
+        raise TypeError("something else")
+
+    with pytest.raises(TypeError, match="something else"):
+        inner_update(profit(SGD, optax.GradientTransformation(SGD.init, update)))
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+def test_objects_like_transformations_are_taken(make):
+    steps = optax.MultiSteps(SGD, 1)
+    updates, _ = inner_update(make(steps, SGD))
+    expected, _ = inner_update(make(SGD, SGD))
+    jax.tree.map(np.testing.assert_array_equal, updates, expected)
+    with raises(TypeError, "optimizer must be an optax.GradientTransformation"):
+        make(optax.MultiSteps, SGD)
+
+
+@pytest.mark.parametrize("unroll", ["all", 1.5])
+def test_unroll_of_another_type(unroll):
+    with raises(TypeError, "unroll must be an int"):
+        profit(SGD, SGD, 3, unroll=unroll)
+
+
+def test_unroll_below_1():
+    with raises(ValueError, "unroll must be at least 1, got 0"):
+        profit(SGD, SGD, 3, unroll=0)

@@ -5,14 +5,15 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import eval_params, profit, profit_lagged, profit_transparent, reject_nonfinite
+from profit_optax import eval_params, profit, profit_transparent, reject_nonfinite
 from tests import forms, regression
+from tests.forms import one_line
 
 FORMS = {
     "transparent": lambda main: profit_transparent(main, optax.sgd(0.05), n_ref=2),
     "transparent, warmed up": lambda main: profit_transparent(main, optax.sgd(0.05), n_ref=2, warmup_steps=1),
-    "lagged": lambda main: profit_lagged(main, optax.sgd(0.05)),
-    "lagged, warmed up": lambda main: profit_lagged(main, optax.sgd(0.05), warmup_steps=2),
+    "one-line": lambda main: one_line(main, optax.sgd(0.05)),
+    "one-line, warmed up": lambda main: one_line(main, optax.sgd(0.05), warmup_steps=2),
 }
 TRAINED = {"w": True, "b": False, "v": True}
 LABELS = {"w": "train", "b": "freeze", "v": "train"}
@@ -59,8 +60,10 @@ def history(tx, calls):
 
 @pytest.mark.parametrize(
     ("wrapper", "form"),
-    [(wrapper, form) for wrapper in WRAPPERS for form in ("transparent", "lagged")]
-    + [(wrapper, f"{form}, warmed up") for wrapper in ("nothing", "MultiSteps") for form in ("transparent", "lagged")],
+    [(wrapper, form) for wrapper in WRAPPERS for form in ("transparent", "one-line")]
+    + [
+        (wrapper, f"{form}, warmed up") for wrapper in ("nothing", "MultiSteps") for form in ("transparent", "one-line")
+    ],
 )
 def test_it_is_what_the_next_main_step_starts_from_bit_for_bit_at_every_call(wrapper, form):
     tx = WRAPPERS[wrapper](FORMS[form](forms.seeing(optax.sgd(0.1))))
@@ -100,7 +103,7 @@ def test_each_state_of_a_vmapped_one_is_at_its_own_moment():
     assert eval_params(state, params).tolist() == [[1.0, 2.0], [3.0, 4.0]]
 
 
-@pytest.mark.parametrize("form", ["transparent", "lagged"])
+@pytest.mark.parametrize("form", ["transparent", "one-line"])
 def test_a_vmapped_state_gives_what_each_state_alone_gives(form):
     tx = FORMS[form](optax.sgd(0.1))
     starts = jax.tree.map(lambda x: jnp.stack([x, 2 * x, -x]), regression.params())
@@ -124,7 +127,7 @@ def test_two_forms_in_one_partition_are_both_undone():
     tx = optax.partition(
         {
             "a": profit_transparent(optax.sgd(0.5), optax.sgd(0.25)),
-            "b": profit_lagged(optax.sgd(0.5), optax.sgd(0.25)),
+            "b": one_line(optax.sgd(0.5), optax.sgd(0.25)),
             "c": optax.sgd(0.5),
         },
         {"a": "a", "b": "b", "c": "c"},
@@ -143,7 +146,7 @@ class Model(nnx.Module):
         self.norm = nnx.BatchNorm(4, rngs=nnx.Rngs(0))
 
 
-@pytest.mark.parametrize("form", ["transparent", "lagged"])
+@pytest.mark.parametrize("form", ["transparent", "one-line"])
 def test_the_state_of_an_nnx_optimizer_gives_what_a_plain_one_gives(form):
     tx = FORMS[form](optax.sgd(0.1))
     model = Model()

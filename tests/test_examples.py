@@ -1,4 +1,4 @@
-"""Every example runs, and ends where Algorithm 1 (or the recurrence of the lagged form) ends on the same batches.
+"""Every example runs, and ends where Algorithm 1 (or the recurrence of the one line) ends on the same batches.
 
 The algorithms are the float64 NumPy ones of `tests.algorithm1` and `tests.recurrence`. Gradients are written out in
 NumPy where the model is simple, and come from JAX for the networks.
@@ -22,16 +22,16 @@ from examples import (
     equinox_loop,
     fresh_head,
     frozen_backbone,
-    lagged_train_state,
     linen_loop,
     lora,
     nnx_loop,
+    one_line_train_state,
     plain_loop,
     ready_train_step,
 )
 from tests.algorithm1 import Adam, Profit, Sgd, float64, inner, scale
 from tests.integrations.pure import as_pure
-from tests.recurrence import Lagged
+from tests.recurrence import OneLine
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 # Of the way that a run goes: some tens of steps, each of which rounds its gradient, the difference Δ and the weights.
@@ -274,16 +274,14 @@ def test_checkpoint_resume_is_algorithm_1_in_spite_of_the_break():
     jax.tree.map(np.testing.assert_array_equal, resumed, uninterrupted)
 
 
-def test_lagged_train_state_follows_the_recurrence_of_the_lagged_form():
-    start = lagged_train_state.initial_state().params
-    gradient = jax_gradient(lagged_train_state.loss_fn, start)
-    lagged = Lagged(flat(start), Adam(3e-3, weight_decay=1e-4), Sgd(3e-4))
-    for batch in lagged_train_state.new_task():
-        lagged.step(gradient, batch)
-    assert any(projection.conflict for projection in lagged.projections)
-    state, theta = lagged_train_state.main()
-    assert_equal_run(theta, lagged.theta, start)
-    assert_equal_run(state.params, lagged.displaced, start)
+def test_one_line_train_state_follows_the_recurrence():
+    start = one_line_train_state.initial_state().params
+    gradient = jax_gradient(one_line_train_state.loss_fn, start)
+    expected = OneLine(flat(start), Adam(3e-3, weight_decay=1e-4))
+    for batch in one_line_train_state.new_task():
+        expected.step(gradient, batch)
+    assert any(projection.conflict for projection in expected.projections)
+    assert_equal_run(one_line_train_state.main().params, expected.theta, start)
 
 
 def test_every_example_has_a_test_and_says_what_came_out(capsys):

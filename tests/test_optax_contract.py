@@ -196,7 +196,7 @@ def test_apply_if_finite_drops_a_call_and_nothing_else(name):
         assert_close((params, state.inner_state), (expected, expected_state))
 
 
-@pytest.mark.parametrize("name", ["profit", "transparent", "lagged"])
+@pytest.mark.parametrize("name", ["profit", "transparent"])
 def test_every_state_begins_with_the_fields_of_the_closure_form(name):
     state = forms.CASES[name].make().init(start())
     assert state._fields[:4] == ("count", "optimizer_state", "reference_state", "metrics")
@@ -204,10 +204,9 @@ def test_every_state_begins_with_the_fields_of_the_closure_form(name):
     assert not np.any(jax.tree.leaves(state.metrics))
 
 
-@pytest.mark.parametrize("name", ["transparent", "lagged"])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_the_displacement_is_kept_in_the_dtype_of_the_reference_updates(name, dtype):
-    case, params = forms.CASES[name], start(dtype)
+def test_the_displacement_is_kept_in_the_dtype_of_the_reference_updates(dtype):
+    case, params = forms.CASES["transparent"], start(dtype)
     assert case.make().init(params).displacement.dtype == dtype
     wide = case.factory(**case.options | {"reference_optimizer": optax.sgd(1e-3, accumulator_dtype="float32")})
     assert wide.init(params).displacement.dtype == dtype
@@ -274,7 +273,7 @@ def test_parallel_gradients_give_no_update(name):
     np.testing.assert_allclose(state.metrics.cosine, -1, rtol=1e-6)
 
 
-def test_parallel_gradients_give_the_lagged_form_its_first_update_alone():
+def test_parallel_gradients_give_the_one_line_its_first_update_alone():
     case = forms.CASES["sgd_lagged"]
     tx = case.at_rate(0.1)
     step, carry = jax.jit(stepper(case, tx, parabola)), (start(), tx.init(start()))
@@ -282,15 +281,15 @@ def test_parallel_gradients_give_the_lagged_form_its_first_update_alone():
         carry = step(*carry)
     first = start() - 0.1 * jax.grad(parabola)(start())
     np.testing.assert_allclose(eval_params(carry[1], carry[0]), first, rtol=20 * float(jnp.finfo("float32").eps))
-    np.testing.assert_allclose(carry[1].metrics.cosine, -1, rtol=1e-6)
+    np.testing.assert_allclose(optax.tree.get(carry[1], "cosine"), -1, rtol=1e-6)
 
 
 def last_theta(case, rate, params, batches, loss_fn):
-    """θ at the end; batches has leaves [steps, 2, ...], of which the lagged form takes the first ones alone."""
+    """θ at the end; batches has leaves [steps, 2, ...], of which the one line takes the first ones alone."""
     tx = case.at_rate(rate)
     if case.form == "closure":
         return forms.last(forms.run_steps(tx, params, batches, loss_fn).theta)
-    batches = batches[:, :1] if case.form == "lagged" else batches
+    batches = batches[:, :1] if case.form == "one-line" else batches
     return forms.last(forms.run_calls(tx, params, forms.one_batch_a_call(batches), loss_fn).theta)
 
 

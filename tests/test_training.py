@@ -12,12 +12,13 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import eval_params, profit, profit_lagged, profit_transparent, reject_nonfinite, training
+from profit_optax import eval_params, profit, profit_transparent, reject_nonfinite, training
 from profit_optax.training import group_batches, make_train_step
 from tests import regression
 from tests.agreement import relative_error
 from tests.algorithm1 import Adam, Profit, Sgd, float64
-from tests.recurrence import Lagged
+from tests.forms import one_line
+from tests.recurrence import OneLine
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 N_REF = 2
@@ -26,7 +27,7 @@ OPTIMIZERS = {
     "closure": profit(MAIN, REFERENCE, N_REF),
     "guarded closure": reject_nonfinite(optax.chain(profit(MAIN, REFERENCE, N_REF)), 3),
     "transparent": profit_transparent(MAIN, REFERENCE, N_REF),
-    "lagged": profit_lagged(MAIN, REFERENCE),
+    "one-line": one_line(MAIN, REFERENCE),
     "plain": MAIN,
 }
 
@@ -51,11 +52,11 @@ def run_by_hand(name, data):
         for batch in itertools.chain.from_iterable(steps):
             theta = main(theta, regression.gradient(theta, batch))
         return theta, []
-    if name == "lagged":
-        lagged = Lagged(theta, main, reference)
+    if name == "one-line":
+        line = OneLine(theta, main)
         for batch in itertools.chain.from_iterable(steps):
-            lagged.step(regression.gradient, batch)
-        return lagged.theta, lagged.projections[N_REF :: N_REF + 1]
+            line.step(regression.gradient, batch)
+        return line.theta, line.projections[N_REF :: N_REF + 1]
     algorithm = Profit(main, reference, N_REF)
     for batches in steps:
         theta = algorithm.step(theta, regression.gradient, batches)
@@ -125,13 +126,13 @@ def test_params_and_state_are_donated_unless_told_otherwise(name, donate):
 
 @pytest.mark.parametrize("length", [1, 4])
 def test_one_gradient_a_step_takes_groups_of_any_length(length):
-    _, state, _ = run(OPTIMIZERS["lagged"], regression.data(1, length))
-    assert state.count == length
+    _, state, _ = run(OPTIMIZERS["one-line"], regression.data(1, length))
+    assert state[0].count == length
     _, state, _ = run(OPTIMIZERS["plain"], regression.data(1, length))
     assert optax.tree.get(state, "count") == length
 
 
-@pytest.mark.parametrize("form", [profit, profit_transparent, profit_lagged, lambda main, _: main])
+@pytest.mark.parametrize("form", [profit, profit_transparent, one_line, lambda main, _: main])
 def test_a_complex_leaf_moves_like_its_real_and_imaginary_parts(form):
     tx = form(optax.sgd(0.2), optax.sgd(0.05))
     batches = jnp.asarray(np.random.default_rng(0).normal(size=(6, 2, 2, 3)), jnp.float32)
@@ -268,7 +269,7 @@ def _loader(batches):
 
 def test_metrics_of_several_forms_in_one_optimizer_are_left_out():
     tx = optax.partition(
-        {"a": profit_lagged(optax.sgd(0.1), optax.sgd(0.01)), "b": profit_lagged(optax.sgd(0.1), optax.sgd(0.01))},
+        {"a": one_line(optax.sgd(0.1), optax.sgd(0.01)), "b": one_line(optax.sgd(0.1), optax.sgd(0.01))},
         {"w": "a", "v": "b"},
     )
     params = {"w": jnp.ones(2), "v": jnp.ones(2)}

@@ -10,18 +10,19 @@ import numpy as np
 import optax
 from jax.sharding import AxisType
 
-from profit_optax import ProfitMetrics, eval_params, profit, profit_lagged, profit_transparent
+from profit_optax import ProfitMetrics, eval_params, profit, profit_transparent
+from tests.forms import one_line
 
 N_REF = 3
 STEPS = 6
 BATCH = 64
-FORMS = ("closure", "transparent", "lagged")
+FORMS = ("closure", "transparent", "one-line")
 
 
 def make(form: str, main: Any = None, reference: Any = None, **options: Any) -> optax.GradientTransformationExtraArgs:
     """The optimizer of a form: AdamW, and plain SGD for the reference steps."""
-    factory = {"closure": profit, "transparent": profit_transparent, "lagged": profit_lagged}[form]
-    counts = {} if form == "lagged" else {"n_ref": N_REF}
+    factory = {"closure": profit, "transparent": profit_transparent, "one-line": one_line}[form]
+    counts = {} if form == "one-line" else {"n_ref": N_REF}
     main = optax.adamw(1e-2) if main is None else main
     return factory(main, optax.sgd(0.1) if reference is None else reference, **counts, **options)
 
@@ -37,7 +38,7 @@ def data(form: str) -> dict[str, np.ndarray]:
 
     The labels are so noisy that two gradients agree or conflict by chance.
     """
-    calls, batches = {"closure": (STEPS, N_REF + 1), "transparent": (STEPS * (N_REF + 1), 1), "lagged": (STEPS, 1)}[
+    calls, batches = {"closure": (STEPS, N_REF + 1), "transparent": (STEPS * (N_REF + 1), 1), "one-line": (STEPS, 1)}[
         form
     ]
     rng = np.random.default_rng(3)

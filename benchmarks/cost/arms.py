@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from profit_optax import eval_params, profit, profit_lagged, profit_transparent
+from profit_optax import eval_params, orthogonalize_to_previous, profit, profit_transparent
 
 # The same in every arm, also in PyTorch. Small, so that models stay about where they are while they are timed.
 MAIN_RATE = 1e-4
@@ -140,9 +140,9 @@ def transparent(n_ref: int) -> Arm:
     return arm._replace(gradients=n_ref + 1, calls=n_ref + 1, theta=_theta)
 
 
-def lagged() -> Arm:
-    """`profit_lagged`, one gradient a step."""
-    return _plain("lagged", profit_lagged(_main(), _reference()))._replace(theta=_theta)
+def one_line() -> Arm:
+    """`orthogonalize_to_previous` before AdamW, one gradient a step."""
+    return _plain("one-line", optax.chain(orthogonalize_to_previous(), _main()))
 
 
 def _main() -> optax.GradientTransformation:

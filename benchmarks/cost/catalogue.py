@@ -25,7 +25,7 @@ BASES: dict[str, Callable[[], Arm]] = {
 SINGLES: dict[str, Callable[[], Arm]] = {
     "sam": arms.sam,
     "lookahead": arms.lookahead,
-    "lagged": arms.lagged,
+    "one-line": arms.one_line,
 }
 FAMILIES: dict[str, Callable[[int], Arm]] = {
     "line": arms.line_by_line,

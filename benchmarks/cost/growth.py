@@ -277,7 +277,7 @@ def plot(path: Path, found: Sequence[Curve], about: dict[str, Any]) -> None:
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _STYLES = {
     "profit": ("#0072B2", "o"),
-    "lagged": ("#009E73", "D"),
+    "one-line": ("#009E73", "D"),
     "adamw": ("#E69F00", "s"),
     "adamw-norm": ("#CC79A7", "^"),
     "gradient": ("#56B4E9", "v"),
@@ -314,7 +314,7 @@ def _of_size(layers: int, parameters: int) -> Case:
 
 
 def _arms_by_parameters(_: int) -> Sequence[str]:
-    return "adamw-norm", "gradient", "profit-1", "lagged"
+    return "adamw-norm", "gradient", "profit-1", "one-line"
 
 
 def _arms_by_leaves(_: int) -> Sequence[str]:

@@ -20,7 +20,7 @@ from benchmarks.cost.summary import Goal, Interval, Row
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart.
 _OURS, _OTHERS, _BOUND = "#0072B2", "#E69F00", "#D55E00"
-_FAMILIES_OF_OURS = ("profit", "subtract", "compact", "transparent", "lagged")
+_FAMILIES_OF_OURS = ("profit", "subtract", "compact", "transparent", "one-line")
 
 _COLUMNS = """
 Step times in milliseconds; medians over rounds, in brackets the 95 % interval from order statistics. *floor*: a step of

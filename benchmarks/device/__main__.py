@@ -23,7 +23,7 @@ TESTS = (
     "tests/test_half_precision.py",
     "tests/test_closure.py",
     "tests/test_transparent.py",
-    "tests/test_lagged.py",
+    "tests/test_previous.py",
     "tests/test_call_by_call.py",
     "tests/test_nonfinite.py",
     "tests/test_trees.py",
@@ -37,7 +37,7 @@ NEEDED = {
     "cost": ("jax", "optax", "chex", "flax", "matplotlib", "rich", "scipy", "typer"),
 }
 CASES = ("transformer-8", "mlp", "resnet", "transformer-1", "lora")
-COST = ("--arms", "line,profit,subtract,transparent,lagged", "--compilations", "1")
+COST = ("--arms", "line,profit,subtract,transparent,one-line", "--compilations", "1")
 COST_QUICK = ("--quick", "--arms", "profit")
 # Other versions of JAX than the suite's own may warn of other things, and may lack what README's blocks are run with.
 PYTEST = ("-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore", "--confcutdir=tests")

@@ -12,8 +12,8 @@ from rich.console import Console
 from benchmarks.commands import ending_with, make_folder, or_quick, progress_bar
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.report import by_rate, environment, plot, table, write_json
 from benchmarks.forgetting.runner import Run, Trial, at_rates, run_all
 from benchmarks.forgetting.summary import Row, describe, percent, short_rate, summarize
@@ -105,7 +105,7 @@ def main(
 ) -> None:
     """Fine-tune digits models to rotated digits and measure how much of the upright digits they forget.
 
-    The arms are AdamW, AdamW with as many batches a step as PROFIT, PROFIT, and its lagged form at one batch a step.
+    The arms are AdamW, AdamW with as many batches a step as PROFIT, PROFIT, and the one line at one batch a step.
 
     All start from the same models and see the same sequence of batches.
     """
@@ -113,8 +113,8 @@ def main(
     size = QUICK if quick else FULL
     rates, steps = rates or size.rates, size.steps if steps is None else steps
     n_seeds = size.seeds if seeds is None else seeds
-    methods = (adamw(), adamw(n_ref + 1), profit(n_ref), profit_lagged())
-    trials = at_rates(methods, rates, steps, EVALUATIONS, ratio=ratio)
+    methods = (adamw(), adamw(n_ref + 1), profit(n_ref), one_line())
+    trials = at_rates(methods, rates, steps, EVALUATIONS, ratio=ratio, decay=0.0)
     make_folder(output)
     with ending_with(digits.NotConvergedError):
         base, runs = _measure(trials, batch, n_seeds, angle)

@@ -38,14 +38,14 @@ Numbers have 4 bytes. Gathered and summed bytes are those of the results, on eac
 | AdamW after a global norm | 1 | 12 N / D | 4 G (N + B) | 4 G (N + E) | at most 4 L, for the norm |
 | closure | n_ref + 1 | 12 N / D | the same | the same | at most 12 L |
 | transparent | n_ref + 1 | 20 N / D | the same | the same | at most 12 L |
-| lagged | 1 | 20 N / D | the same | the same | at most 12 L |
+| one line | 1 | 16 N / D | the same | the same | at most 8 L |
 
 So a step of PROFIT sends what its gradients send, and three numbers a leaf: the local parts of ⟨Δ, g⟩, ⟨Δ, Δ⟩ and ⟨g,
 g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there; those of a leaf that it
-happens to have whole on every device, it need not send. Where sums of squares have underflowed or overflowed, three
-numbers a leaf more are summed, in a branch. The last column counts the collectives that a step runs without that
-branch, and in brackets those of nothing but single numbers. (A leaf that is sharded over two axes of a mesh has its
-numbers summed over one axis after the other.) With ring algorithms a device sends (D - 1) / D of what is gathered, and
+happens to have whole on every device, it need not send. The one line knows ⟨Δ, Δ⟩ from the step before. The last
+column counts the collectives that a step runs, and in brackets those of nothing but single numbers. (A leaf that is
+sharded over two axes of a mesh has its numbers summed over one axis after the other.) With ring algorithms a device
+sends (D - 1) / D of what is gathered, and
 twice that of what is summed; once, where a compiler makes reduce-scatters of the sums, which XLA for CPU does not.
 
 Temporaries are what a call needs besides while it runs: gradients, activations and gathered weights. PROFIT's own are

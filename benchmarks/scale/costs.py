@@ -41,7 +41,7 @@ CASES = (
     Case("closure, n_ref 3, subtract", programs.closure(3, displacement="subtract"), 4, copies=3, numbers=3),
     Case("transparent, n_ref 1", programs.transparent(1), gradients=2, copies=5, numbers=3),
     Case("transparent, n_ref 3", programs.transparent(3), gradients=4, copies=5, numbers=3),
-    Case("lagged", programs.lagged(), gradients=1, copies=5, numbers=3),
+    Case("one line", programs.one_line(), gradients=1, copies=4, numbers=2),
 )
 
 

@@ -47,9 +47,9 @@ WAYS = {
     "unrolled-3": Way("profit, n_ref 3, unroll", 4, _closure(3, unroll=True)),
     "subtract-3": Way("profit, n_ref 3, subtract", 4, _closure(3, displacement="subtract")),
     "transparent-1": Way("profit_transparent, n_ref 1", 2, lambda mask: programs.transparent(1, mask=mask)),
-    "previous": Way("orthogonalize_to_previous", 1, lambda mask: programs.previous(mask=mask)),
+    "previous": Way("orthogonalize_to_previous", 1, lambda mask: programs.one_line(mask=mask)),
     "previous-compact": Way(
-        "orthogonalize_to_previous, bfloat16", 1, lambda mask: programs.previous(mask=mask, dtype="bfloat16")
+        "orthogonalize_to_previous, bfloat16", 1, lambda mask: programs.one_line(mask=mask, dtype="bfloat16")
     ),
 }
 

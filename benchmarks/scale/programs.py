@@ -8,7 +8,7 @@ import optax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from profit_optax import orthogonalize_to_previous, profit, profit_lagged, profit_transparent
+from profit_optax import orthogonalize_to_previous, profit, profit_transparent
 
 
 class Arm(NamedTuple):
@@ -61,15 +61,10 @@ def transparent(n_ref: int, **options: Any) -> Arm:
     return Arm(profit_transparent(optax.adamw(1e-4), optax.sgd(1e-5), n_ref, **options), calls=n_ref + 1)
 
 
-def lagged(**options: Any) -> Arm:
-    """The lagged form around AdamW and SGD."""
-    return Arm(profit_lagged(optax.adamw(1e-4), optax.sgd(1e-5), **options))
-
-
-def previous(**options: Any) -> Arm:
-    """One line before AdamW: gradients against those of the step before."""
-    tx = optax.chain(orthogonalize_to_previous(**options), _trained_only(optax.adamw(1e-4), options.get("mask")))
-    return Arm(optax.with_extra_args_support(tx))
+def one_line(**options: Any) -> Arm:
+    """The one line before AdamW."""
+    main = _trained_only(optax.adamw(1e-4), options.get("mask"))
+    return Arm(optax.with_extra_args_support(optax.chain(orthogonalize_to_previous(**options), main)))
 
 
 def program(arm: Arm, value_and_grad_fn: Callable[[Any, Any], Any]) -> Callable[..., Any]:

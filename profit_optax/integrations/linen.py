@@ -14,8 +14,8 @@ from profit_optax import _extra_args
 class TrainState(train_state.TrainState):
     """Flax's `TrainState` for optimizers that take extra arguments, such as the closure and batches of `profit`.
 
-    `create`, `replace` and all fields are Flax's own; subclass it for further fields, as there. For `profit_lagged`
-    and `profit_transparent` the state that Flax has will do, apart from `eval_params`.
+    `create`, `replace` and all fields are Flax's own; subclass it for further fields, as there. For
+    `profit_transparent` and `orthogonalize_to_previous` the state that Flax has will do, apart from `eval_params`.
 
     Examples:
       >>> import flax.linen as nn, jax, jax.numpy as jnp, optax

@@ -140,7 +140,7 @@ def test_every_arm_can_be_set_to_what_it_is_tuned_over_as_often_as_any_other():
         "adamw",
         "profit",
         "adamw2",
-        "lagged",
+        "one_line",
         "sgd",
         "lookahead",
         "adan",
@@ -212,7 +212,7 @@ def outcomes():
     runs = {
         "adamw": run_of("AdamW", 1e-3, [0.9, 0.5], [0.0, 0.8]),
         "profit": run_of("PROFIT", 1e-3, [0.9, 0.7], [0.0, 0.5]),
-        "lagged": run_of("PROFIT lagged", 1e-3, [0.9, 0.8], [0.0, 0.4]),
+        "one_line": run_of("PROFIT one line", 1e-3, [0.9, 0.8], [0.0, 0.4]),
         "ratio100": run_of("PROFIT, ratio 100", 1e-3, [0.9, 0.6], [0.0, 0.6]),
     }
     return [Outcome(by_key[key], [], run) for key, run in runs.items()]
@@ -243,7 +243,7 @@ def test_a_line_has_the_papers_figure_the_ends_and_the_old_accuracy_at_the_level
 
 def test_what_does_not_reach_the_level_is_shown_as_not_reached():
     page = report.markdown(BASE, outcomes(), TOY, ABOUT)
-    assert cells(page, "Optimizers", "PROFIT lagged")[4:] == ["not reached by 2 of 2 seeds", "", ""]
+    assert cells(page, "Optimizers", "PROFIT one line")[4:] == ["not reached by 2 of 2 seeds", "", ""]
 
 
 def test_ablations_stand_below_what_they_change():

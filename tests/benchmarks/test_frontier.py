@@ -22,10 +22,10 @@ pytestmark = pytest.mark.usefixtures("linear_models")
 
 
 def test_methods_are_tuned_on_other_seeds_than_they_are_reported_on(tmp_path):
-    result = invoke("--quick", "--methods", "AdamW,L2-SP,PROFIT lagged", "--output", str(tmp_path))
+    result = invoke("--quick", "--methods", "AdamW,L2-SP,PROFIT one line", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "frontier.json").read_text())
-    assert list(content["tuned"]) == ["AdamW", "L2-SP", "PROFIT lagged"]
+    assert list(content["tuned"]) == ["AdamW", "L2-SP", "PROFIT one line"]
     assert {each["tried"] for each in content["tuned"].values()} == {9}
     for run in content["runs"]:
         assert run["setting"] == content["tuned"][run["method"]]["setting"]

@@ -36,7 +36,7 @@ def test_the_main_optimizer_alone_takes_as_many_gradients_a_step(mapped):
     for n_ref in (1, 3):
         arms = mapped.methods(mapped.centre._replace(n_ref=n_ref))
         assert arms["alone, equal"].gradients == arms["PROFIT"].gradients == n_ref + 1
-        assert arms["alone"].gradients == arms["lagged"].gradients == 1
+        assert arms["alone"].gradients == arms["one line"].gradients == 1
 
 
 def test_every_place_and_method_has_a_name_of_its_own():
@@ -59,17 +59,17 @@ RUNS = {
     "alone": run_of([0.5, 0.7], 1),
     "alone, equal": run_of([0.4, 0.6], 2),
     "PROFIT": run_of([0.8, 1.0], 2),
-    "lagged": run_of([0.6, 0.8], 1),
+    "one line": run_of([0.6, 0.8], 1),
 }
 
 
 def test_a_gain_is_over_the_main_optimizer_alone_at_equal_gradients_a_step():
-    profit, lagged = (gain("ratio", CENTRE, 1e-3, form, RUNS, 0.5) for form in ("PROFIT", "lagged"))
+    profit, one_line = (gain("ratio", CENTRE, 1e-3, form, RUNS, 0.5) for form in ("PROFIT", "one line"))
     assert profit.gain.mean == pytest.approx(0.4)
     assert profit.over_one.mean == pytest.approx(0.3)
-    assert lagged.gain.mean == lagged.over_one.mean == pytest.approx(0.1)
+    assert one_line.gain.mean == one_line.over_one.mean == pytest.approx(0.1)
     # All reach 0.5 after 10 steps.
-    assert (profit.gradients, lagged.gradients) == (pytest.approx(2), pytest.approx(1))
+    assert (profit.gradients, one_line.gradients) == (pytest.approx(2), pytest.approx(1))
 
 
 def test_what_is_not_reached_has_no_gain():
@@ -121,10 +121,10 @@ def test_the_prediction_is_spearmans_correlation_with_bonett_and_wrights_interva
 def test_a_place_counts_once_and_forms_are_told_apart():
     ordered = [gain_of(x, x) for x in COSINES]
     assert predictions(ordered + ordered) == predictions(ordered)
-    lagged = [gain_of(x, -x, form="lagged") for x in COSINES]
-    profit_found, lagged_found = predictions(ordered + lagged)
+    one_line = [gain_of(x, -x, form="one line") for x in COSINES]
+    profit_found, one_line_found = predictions(ordered + one_line)
     assert profit_found.rank_correlation == pytest.approx(1.0)
-    assert lagged_found.rank_correlation == pytest.approx(-1.0)
+    assert one_line_found.rank_correlation == pytest.approx(-1.0)
 
 
 def test_a_collapse_is_a_run_short_of_the_level_that_the_main_optimizer_alone_reaches():
@@ -168,15 +168,15 @@ def test_the_command_at_toy_size(linear_models, monkeypatch, tmp_path):
     result = invoke("--quick", "--factors", "n_ref,main", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "map.json").read_text())
-    # Two rates each; the lagged form only where it is not n_ref that varies.
+    # Two rates each; the one line only where it is not n_ref that varies.
     found = [(each["factor"], each["point"][each["factor"]], each["form"], each["rate"]) for each in content["gains"]]
     assert found == [
         ("n_ref", 2, "PROFIT", 1e-4),
         ("n_ref", 2, "PROFIT", 3e-4),
         ("main", "SGD", "PROFIT", pytest.approx(0.1)),
-        ("main", "SGD", "lagged", pytest.approx(0.1)),
+        ("main", "SGD", "one line", pytest.approx(0.1)),
         ("main", "SGD", "PROFIT", pytest.approx(0.3)),
-        ("main", "SGD", "lagged", pytest.approx(0.3)),
+        ("main", "SGD", "one line", pytest.approx(0.3)),
     ]
     assert {len(json.loads(path.read_text())["identity"]["seeds"]) for path in (tmp_path / "runs").glob("*.json")} == {
         2
@@ -201,7 +201,7 @@ def test_the_command_on_the_toy_problem(monkeypatch, tmp_path):
     content = json.loads((folder / "map.json").read_text())
     assert (content["task"], content["centre"]) == ("toy", TOY.centre._asdict())
     found = [(each["factor"], each["point"][each["factor"]], each["form"], each["rate"]) for each in content["gains"]]
-    assert found == [("base_steps", 1000, form, rate) for rate in (5e-4, 1.5e-3) for form in ("PROFIT", "lagged")]
+    assert found == [("base_steps", 1000, form, rate) for rate in (5e-4, 1.5e-3) for form in ("PROFIT", "one line")]
     # A hundredth of the steps where it is quick, once for each seed.
     models = sorted(path.name for path in (folder / "runs").glob("*.msgpack"))
     assert models == [f"toy-relu-1024-50-8-10-8-{seed}.msgpack" for seed in (0, 1)]

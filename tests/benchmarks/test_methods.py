@@ -17,8 +17,8 @@ from benchmarks.forgetting.methods.head_only import head_only
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
 from benchmarks.forgetting.methods.lwf import TEMPERATURE, distillation, lwf
+from benchmarks.forgetting.methods.one_line import one_line, one_line_at, one_line_of_moment, pulled
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_lagged import lagged_along, profit_lagged
 from benchmarks.forgetting.methods.profit_transparent import profit_transparent
 from benchmarks.forgetting.methods.sam import sam
 from benchmarks.forgetting.methods.schedule_free import schedule_free
@@ -26,6 +26,7 @@ from benchmarks.forgetting.methods.sgd import MOMENTUM, sgd
 from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.runner import Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
+from profit_optax import orthogonalize
 
 STEPS, BATCH, EXAMPLES, CLASSES = 12, 4, 20, 3
 RTOL = 200 * float(jnp.finfo(jnp.float32).eps)
@@ -307,10 +308,31 @@ def test_a_task_without_a_head_cannot_have_its_head_tuned():
         run_all(task, [Trial(head_only(task), {"rate": 0.1}, evenly(1, 1))], BATCH)
 
 
-def test_the_lagged_form_along_the_raw_gradient_is_the_lagged_form():
-    setting = {"rate": 0.1, "ratio": 5.0}
-    raw = lagged_along("raw", lambda grads, projected, state: grads)
-    assert_courses_agree(course(raw, setting), course(profit_lagged(), setting))
+def test_the_one_line_at_a_decay_is_the_one_line_at_that_setting():
+    for decay in (0.0, 0.5):
+        tuned = course(one_line(), {"rate": 0.1, "decay": decay})
+        assert_courses_agree(course(one_line_at(decay), {"rate": 0.1}), tuned)
+    assert np.abs(course(one_line_at(0.5), {"rate": 0.1}) - course(one_line_at(0.9), {"rate": 0.1})).max() > 1e-3
+
+
+def test_a_pulled_method_is_on_the_loss_of_l2_sp():
+    assert_courses_agree(course(pulled(adamw()), {"rate": 0.1}), course(l2_sp(), {"rate": 0.1, "strength": 0.1}))
+    assert (
+        np.abs(course(pulled(one_line_at(0.0)), {"rate": 0.1}) - course(one_line_at(0.0), {"rate": 0.1})).max() > 1e-3
+    )
+
+
+def test_the_one_line_of_the_moment_projects_against_adams_first_moment(given):
+    params, tx = start(), optax.adamw(0.1)
+    state, points = tx.init(params), [params]
+    for batch in given:
+        moment = optax.tree.scale(-1, state[0].mu)
+        grads, _ = orthogonalize(jax.grad(loss)(params, batch), moment)
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        points.append(params)
+    found = course(one_line_of_moment(), {"rate": 0.1})
+    np.testing.assert_allclose(found, course_of(points), rtol=RTOL, atol=RTOL)
 
 
 def test_lp_ft_is_the_head_alone_and_then_adamw_from_a_fresh_state(given):
@@ -435,11 +457,11 @@ def test_the_transparent_arm_takes_the_closure_arms_course():
         assert other.gradients == run.gradients == n_ref + 1
 
 
-@pytest.mark.parametrize(("make", "batches_a_step"), [(profit, 2), (profit_lagged, 1)])
+@pytest.mark.parametrize(("make", "batches_a_step"), [(profit, 2), (one_line, 1)])
 def test_a_warmed_up_form_first_is_its_main_optimizer(make, batches_a_step, given):
     warm = make(warmup_steps=4)
-    found = course(warm, {"rate": 0.1, "ratio": 2.0})
+    found = course(warm, {"rate": 0.1, "ratio": 2.0, "decay": 0.0})
     alone_course = course_of(optax_course(optax.adamw(0.1), given[::batches_a_step][:4]))
     np.testing.assert_allclose(found[:5], alone_course, rtol=RTOL, atol=RTOL)
-    assert np.abs(found[5:] - course(make(), {"rate": 0.1, "ratio": 2.0})[5:]).max() > 1e-3
+    assert np.abs(found[5:] - course(make(), {"rate": 0.1, "ratio": 2.0, "decay": 0.0})[5:]).max() > 1e-3
     assert "4 steps of warm-up" in warm.name

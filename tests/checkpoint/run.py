@@ -20,8 +20,9 @@ import optax
 import orbax.checkpoint as ocp
 from jax.sharding import NamedSharding, PartitionSpec
 
-from profit_optax import eval_params, profit, profit_lagged, profit_transparent
+from profit_optax import eval_params, profit, profit_transparent
 from profit_optax.training import make_train_step
+from tests.forms import one_line
 
 # Seven calls are two cycles of the transparent form, and one call.
 MIDDLE, END = 7, 13
@@ -30,7 +31,7 @@ MAIN, REFERENCE = optax.adamw(1e-2), optax.sgd(1e-3, momentum=0.5)
 FORMS = {
     "closure": profit(MAIN, REFERENCE, N_REF),
     "transparent": profit_transparent(MAIN, REFERENCE, N_REF),
-    "lagged": profit_lagged(MAIN, REFERENCE),
+    "one-line": one_line(MAIN, REFERENCE),
 }
 
 

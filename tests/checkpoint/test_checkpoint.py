@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-FORMS = ["closure", "transparent", "lagged"]
+FORMS = ["closure", "transparent", "one-line"]
 ROOT = Path(__file__).parents[2]
 
 

@@ -10,10 +10,11 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import eval_params, profit, profit_lagged, profit_transparent
+from profit_optax import eval_params, profit, profit_transparent
 from profit_optax.integrations import equinox as integration
 from profit_optax.integrations.equinox import make_value_and_grad_fn
 from profit_optax.training import make_train_step
+from tests.forms import one_line
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 N_REF = 2
@@ -103,7 +104,7 @@ def test_what_is_not_trained_stays_and_takes_no_part():
     [
         (profit(optax.adamw(0.01), optax.sgd(0.01), N_REF), 2),
         (profit_transparent(optax.adamw(0.01), optax.sgd(0.01), N_REF), 4),
-        (profit_lagged(optax.adamw(0.01), optax.sgd(0.01)), 4),
+        (one_line(optax.adamw(0.01), optax.sgd(0.01)), 4),
     ],
 )
 def test_what_is_not_trained_costs_no_state(tx, copies):
@@ -139,7 +140,7 @@ def test_batch_statistics_come_from_the_pass_at_theta():
     assert not eqx.tree_equal(updated, statistics)
 
 
-@pytest.mark.parametrize("form", [profit_lagged, profit_transparent])
+@pytest.mark.parametrize("form", [one_line, profit_transparent])
 def test_call_by_call_forms_leave_theta_to_eval_params(form):
     model, tx = Model(), form(optax.sgd(0.1), optax.sgd(0.05))
     params = eqx.filter(model, eqx.is_inexact_array)
@@ -147,7 +148,7 @@ def test_call_by_call_forms_leave_theta_to_eval_params(form):
     updates, state = tx.update(grads, tx.init(params), params)
     displaced = eqx.filter(eqx.apply_updates(model, updates), eqx.is_inexact_array)
     theta = eqx.combine(eval_params(state, displaced), model)
-    rate = 0.1 if form is profit_lagged else 0.0
+    rate = 0.1 if form is one_line else 0.0
     assert_close(theta.head.weight, model.head.weight - rate * grads.head.weight)
 
 

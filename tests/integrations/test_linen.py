@@ -10,9 +10,10 @@ import optax
 import pytest
 from flax.linen.fp8_ops import OVERWRITE_WITH_GRADIENT
 
-from profit_optax import eval_params, profit, profit_lagged
+from profit_optax import eval_params, profit
 from profit_optax.integrations import linen
 from tests import regression
+from tests.forms import one_line
 
 EPS = float(jnp.finfo(jnp.float32).eps)
 N_REF = 2
@@ -120,7 +121,7 @@ def test_batch_statistics_are_updated_once_a_step_and_by_the_pass_at_theta():
 
 
 def test_the_parameters_to_evaluate_are_theta():
-    state = create(profit_lagged(optax.sgd(0.1), optax.sgd(0.05)))
+    state = create(one_line(optax.sgd(0.1), optax.sgd(0.05)))
     state = state.apply_gradients(grads=jax.tree.map(jnp.ones_like, state.params))
     theta = state.eval_params
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y), theta, eval_params(state.opt_state, state.params))

@@ -9,9 +9,10 @@ import optax
 import pytest
 from flax import nnx
 
-from profit_optax import eval_params, profit, profit_lagged, profit_transparent
+from profit_optax import eval_params, profit, profit_transparent
 from profit_optax.integrations import nnx as integration
 from profit_optax.integrations.nnx import update_arguments
+from tests.forms import one_line
 from tests.integrations.pure import as_pure
 
 EPS = float(jnp.finfo(jnp.float32).eps)
@@ -196,7 +197,7 @@ def test_a_model_without_streams_needs_no_data():
     assert not jnp.array_equal(before["kernel"], model.kernel[...])
 
 
-@pytest.mark.parametrize(("form", "moved"), [(profit_lagged, 0.1), (profit_transparent, 0.0)])
+@pytest.mark.parametrize(("form", "moved"), [(one_line, 0.1), (profit_transparent, 0.0)])
 def test_call_by_call_forms_need_no_arguments_and_theta_is_found_in_the_optimizer(form, moved):
     model = Model(nnx.Rngs(0))
     start = pure(model, nnx.Param)
@@ -236,7 +237,7 @@ def size(tree):
     [
         (profit(optax.adamw(0.01), optax.sgd(0.01)), 2),
         (profit_transparent(optax.adamw(0.01), optax.sgd(0.01)), 4),
-        (profit_lagged(optax.adamw(0.01), optax.sgd(0.01)), 4),
+        (one_line(optax.adamw(0.01), optax.sgd(0.01)), 4),
     ],
 )
 def test_frozen_weights_beside_adapters_cost_no_memory(tx, copies):

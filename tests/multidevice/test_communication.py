@@ -24,7 +24,7 @@ ARMS = {
     "closure-3": programs.closure(3),
     "subtract-3": programs.closure(3, displacement="subtract"),
     "transparent": programs.transparent(3),
-    "lagged": programs.lagged(),
+    "one-line": programs.lagged(),
 }
 # The sizes of a mesh's axes by their names, and how it holds the weights.
 LAYOUTS = {
@@ -138,7 +138,7 @@ TINY = Config(layers=2, width=128, heads=4, kv_heads=2, hidden=256, vocabulary=5
 
 
 def test_the_page_holds_what_compiled_programs_send(monkeypatch):
-    monkeypatch.setattr(scale, "CASES", [case for case in costs.CASES if case.name in ("closure, n_ref 3", "lagged")])
+    monkeypatch.setattr(scale, "CASES", [case for case in costs.CASES if case.name in ("closure, n_ref 3", "one-line")])
     text, wrong = scale.page({"tiny": TINY}, DEVICES, length=8)
     assert not wrong
     assert f"## tiny: {costs.parameters(TINY):,} parameters in {len(TINY.shapes())} leaves" in text
@@ -147,7 +147,7 @@ def test_the_page_holds_what_compiled_programs_send(monkeypatch):
 
 
 def test_the_page_names_every_program_that_is_not_as_on_paper(monkeypatch):
-    case = next(case for case in costs.CASES if case.name == "lagged")
+    case = next(case for case in costs.CASES if case.name == "one-line")
     monkeypatch.setattr(scale, "CASES", [case._replace(gradients=2, copies=4, numbers=1)])
     _, wrong = scale.page({"tiny": TINY._replace(tied=False)}, DEVICES, length=8)
     assert [problem.split(" ")[2] for problem in wrong] == ["held", "gathered", "reduced", "numbers"]

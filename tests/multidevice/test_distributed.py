@@ -105,7 +105,7 @@ def test_six_steps_under_jit_on_a_sharded_batch_are_those_of_one_device(axis_typ
 
 
 def batch():
-    return jax.tree.map(lambda x: x[0, 0], tuning.data("lagged"))
+    return jax.tree.map(lambda x: x[0, 0], tuning.data("one-line"))
 
 
 def gradients(recipe, value_and_grad_fn):

@@ -7,12 +7,13 @@ import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from profit_optax import eval_params, profit_lagged, profit_transparent
+from profit_optax import eval_params, profit_transparent
 from tests import forms, regression
+from tests.forms import one_line
 
 CALL_BY_CALL = {
     "transparent": functools.partial(profit_transparent, n_ref=3),
-    "lagged": profit_lagged,
+    "one-line": one_line,
 }
 
 

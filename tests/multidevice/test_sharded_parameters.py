@@ -83,7 +83,7 @@ def assert_shardings(tree, shardings, copies):
 
 
 # AdamW's moments; and θ and Δ in the forms whose loop holds displaced parameters.
-COPIES = {"closure": 2, "transparent": 4, "lagged": 4}
+COPIES = {"closure": 2, "transparent": 4, "one-line": 4}
 
 
 @FORMS
@@ -257,7 +257,7 @@ def test_six_steps_on_parameters_sharded_by_hand_are_those_of_one_device(case, f
 @pytest.mark.parametrize("axis_name", [None, "model", {"pieces": None, "whole": "model"}], ids=str)
 def test_axis_names_that_are_wrong_are_noticed(axis_name):
     with pytest.raises(AssertionError):
-        assert_same_run(run_by_hand(BY_HAND["some-prefix"], "lagged", axis_name), on_one_device("lagged"))
+        assert_same_run(run_by_hand(BY_HAND["some-prefix"], "one-line", axis_name), on_one_device("one-line"))
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_axis_names_that_are_wrong_are_noticed(axis_name):
 )
 def test_axis_names_that_cannot_be_right_are_errors(axis_name, message):
     with pytest.raises(ValueError, match=message):
-        run_by_hand(BY_HAND["some-prefix"], "lagged", axis_name)
+        run_by_hand(BY_HAND["some-prefix"], "one-line", axis_name)
 
 
 def test_what_a_sum_may_lose_to_underflow_is_counted_over_all_devices():
@@ -297,8 +297,8 @@ def test_a_plain_psum_in_the_loss_makes_gradients_too_large_where_types_are_not_
         return loss_by_hand(case._replace(check_vma=True), params, batch)
 
     case = BY_HAND["all-name"]
-    result = run_by_hand(case, "lagged", case.axis_name, plain)
-    expected = expected_run("lagged", with_c=False)
+    result = run_by_hand(case, "one-line", case.axis_name, plain)
+    expected = expected_run("one-line", with_c=False)
     np.testing.assert_allclose(result.metrics.gradient_norm[0], 4 * expected.metrics.gradient_norm[0], rtol=1e-5)
 
 

@@ -24,7 +24,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from benchmarks.forgetting.tasks.digits import Model
-from profit_optax import eval_params, profit, profit_lagged, profit_transparent
+from profit_optax import eval_params, profit, profit_transparent
+from tests.forms import one_line
 
 # Seven calls are two cycles of the transparent form, and one call.
 MIDDLE, END = 7, 12
@@ -33,7 +34,7 @@ MAIN, REFERENCE = optax.adamw(3e-3), optax.sgd(3e-2)
 FORMS = {
     "closure": profit(MAIN, REFERENCE, N_REF),
     "transparent": profit_transparent(MAIN, REFERENCE, N_REF),
-    "lagged": profit_lagged(MAIN, REFERENCE),
+    "one-line": one_line(MAIN, REFERENCE),
 }
 # So long may a process be silent before the others give up.
 HEARTBEAT_TIMEOUT_S = 10

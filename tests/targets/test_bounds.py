@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from tests.targets import bounds
 
 BOUNDS = json.loads(bounds.PATH.read_text(encoding="utf-8"))

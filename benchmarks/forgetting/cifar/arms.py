@@ -10,8 +10,8 @@ from benchmarks.forgetting.methods.adan import adan
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
 from benchmarks.forgetting.methods.lp_ft import lp_ft
+from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.methods.sgd import sgd
 from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.tasks import Task
@@ -58,7 +58,7 @@ def arms(task: Task, rates: Sequence[float], steps: int) -> list[Arm]:
         tuned("adamw", "optimizers", adamw(), "AdamW"),
         tuned("profit", "optimizers", profit(), "PROFIT", ratio=RATIO),
         tuned("adamw2", "optimizers", adamw(2), "AdamW x2"),
-        tuned("lagged", "optimizers", profit_lagged(), "PROFIT lagged", ratio=RATIO),
+        tuned("one_line", "optimizers", one_line(), "PROFIT one line", decay=0.0),
         tuned("sgd", "optimizers", sgd(), "SGD", times=SGD_RATES),
         tuned("lookahead", "optimizers", lookahead(sync_period=1), "Lookahead", slow_step_size=0.5),
         tuned("adan", "optimizers", adan(), "Adan"),

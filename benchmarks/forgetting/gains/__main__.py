@@ -65,7 +65,7 @@ def main(
     ] = None,
     quick: Annotated[bool, typer.Option("--quick", help="A smoke run, which measures nothing.")] = False,
 ) -> None:
-    """Measure what PROFIT and its lagged form gain on a task, one factor varied at a time."""
+    """Measure what PROFIT and its one line gain on a task, one factor varied at a time."""
     begin = time.perf_counter()
     mapped = MAPS[task]
     names = tuple(mapped.factors) if factors is None else parse_names(mapped.factors, "--factors")(factors)
@@ -103,15 +103,15 @@ def _gains(mapped: Map, factor: str, point: Point, seeds: Sequence[int], store: 
     trials = [
         Trial(
             arms[name],
-            arms[name].setting(rate=rate, ratio=point.ratio),
+            arms[name].setting(rate=rate, ratio=point.ratio, decay=0.0),
             geometrically(max(1, round(gradients * rates[0] / rate) // arms[name].gradients), EVALUATIONS),
             until=asked,
         )
         for name, rate in places
     ]
     runs = dict(zip(places, run_all(here, trials, point.batch, store=store), strict=True))
-    # The lagged form takes no reference steps that could be varied.
-    forms = ("PROFIT",) if factor == "n_ref" else ("PROFIT", "lagged")
+    # The one line takes no reference steps that could be varied.
+    forms = ("PROFIT",) if factor == "n_ref" else ("PROFIT", "one line")
     return [
         gain(factor, point, rate, form, {name: runs[name, rate] for name in arms}, asked)
         for rate in rates

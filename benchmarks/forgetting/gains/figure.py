@@ -12,8 +12,8 @@ from benchmarks.forgetting.gains.points import Map, Unit
 from benchmarks.forgetting.summary import short_rate
 
 # Okabe and Ito's colours; the lower rate is filled, the higher one open.
-_COLOURS = {"PROFIT": "#0072B2", "lagged": "#CC79A7"}
-_MARKERS = {"PROFIT": "D", "lagged": "^"}
+_COLOURS = {"PROFIT": "#0072B2", "one line": "#CC79A7"}
+_MARKERS = {"PROFIT": "D", "one line": "^"}
 # In characters: labels of ticks that are longer than this are slanted.
 _LONG = 4
 

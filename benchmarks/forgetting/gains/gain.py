@@ -25,7 +25,7 @@ class Gain(NamedTuple):
       factor: what was varied.
       point: the place.
       rate: the main optimizer's rate.
-      form: "PROFIT" or "lagged".
+      form: "PROFIT" or "one line".
       level: score on the new task at which old scores are compared.
       gain: old score minus that of the main optimizer alone with as many gradients a step, paired by seed. None if a
         seed of either did not reach the level.
@@ -63,7 +63,7 @@ def level(new_at_start: float, old_at_start: float) -> float:
 
 def gain(factor: str, point: Point, rate: float, form: str, runs: dict[str, Run], level: float) -> Gain:
     """The gain of `form` over the main optimizer alone, from their runs at the same place and rate."""
-    run, equal, one = runs[form], runs["alone" if form == "lagged" else "alone, equal"], runs["alone"]
+    run, equal, one = runs[form], runs["alone" if form == "one line" else "alone, equal"], runs["alone"]
     return Gain(
         factor=factor,
         point=point,
@@ -92,7 +92,7 @@ class Prediction(NamedTuple):
     """Whether the early cosine of one form tells what comes.
 
     Attributes:
-      form: "PROFIT" or "lagged".
+      form: "PROFIT" or "one line".
       places: how many places and rates have a gain.
       rank_correlation: Spearman's, of the early cosine with the gain.
       low: the lower end of its 95 % interval (Bonett and Wright's, as if places were independent).

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from benchmarks.forgetting.methods import Main, Method
 from benchmarks.forgetting.methods.adamw import alone
+from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.tasks import Task
 
 # One place of a map: a named tuple with a field for each factor, and those "batch" and "ratio" on every map.
@@ -62,8 +62,8 @@ class Map(NamedTuple):
       rates: `rates(point)` are the main optimizer's, the lowest first.
       task: `task(point, seeds, store, quick)` is what is learnt at a place, from old models that may be kept in the
         folder `store`, and may be tiny where it is `quick`.
-      methods: `methods(point)` are the forms at a place, "PROFIT" and "lagged", and the main optimizer alone, with one
-        gradient a step, "alone", and with as many as PROFIT takes, "alone, equal".
+      methods: `methods(point)` are the forms at a place, "PROFIT" and "one line", and the main optimizer alone, with
+        one gradient a step, "alone", and with as many as PROFIT takes, "alone, equal".
     """
 
     title: str
@@ -93,5 +93,5 @@ def forms_and_alone(main: str, optimizer: Main, n_ref: int) -> dict[str, Method]
         "alone": alone(main, optimizer),
         "alone, equal": alone(main, optimizer, n_ref + 1),
         "PROFIT": profit(n_ref, main=optimizer)._replace(name=f"PROFIT around {main}, n_ref {n_ref}"),
-        "lagged": profit_lagged(main=optimizer)._replace(name=f"lagged around {main}"),
+        "one line": one_line(main=optimizer)._replace(name=f"one line before {main}"),
     }

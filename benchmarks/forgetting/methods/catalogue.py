@@ -12,7 +12,6 @@ from benchmarks.forgetting.methods.lookahead import lookahead
 from benchmarks.forgetting.methods.lwf import lwf
 from benchmarks.forgetting.methods.one_line import DECAYS, one_line, one_line_at, one_line_of_moment, pulled
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.methods.profit_transparent import profit_transparent
 from benchmarks.forgetting.methods.sam import sam
 from benchmarks.forgetting.methods.schedule_free import schedule_free
@@ -33,7 +32,7 @@ def regularised(task: Task) -> list[Method]:
 
 def ours() -> list[Method]:
     """This package's forms."""
-    return [profit(), profit_transparent(), profit_lagged(), one_line()]
+    return [profit(), profit_transparent(), one_line()]
 
 
 def one_lines() -> list[Method]:

@@ -6,8 +6,8 @@ import optax
 
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.head_only import head_only
+from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.tasks import Task
 
 
@@ -41,6 +41,6 @@ def subtracting_profit_rmsprop() -> Method:
     return profit(main=decaying_rmsprop, displacement="subtract")._replace(name="PROFIT, subtracting")
 
 
-def lagged_rmsprop() -> Method:
-    """The lagged form around RMSProp, displaced by SGD at 1/"ratio" of the first main rate."""
-    return profit_lagged(main=decaying_rmsprop)
+def one_line_rmsprop() -> Method:
+    """The one line before RMSProp."""
+    return one_line(main=decaying_rmsprop)

@@ -10,7 +10,7 @@ import numpy as np
 from benchmarks.commands import markdown_table, plain
 from benchmarks.forgetting.summary import interval
 from benchmarks.forgetting.toy.paper import BEFORE, NEAR, TABLE, Errors, constant_errors, factor
-from benchmarks.forgetting.toy.sweep import LAGGED, PROFITS, Plan, Result, Setting
+from benchmarks.forgetting.toy.sweep import ONE_LINE, PROFITS, Plan, Result, Setting
 
 _WITHOUT_RATIO = tuple(row for row in TABLE if row not in PROFITS)
 
@@ -52,8 +52,7 @@ def markdown(
         "",
         *_rows_without_ratio(swept),
         "",
-        "The paper's PROFIT row, in both ways of computing the displacement, with the factor that it is off by; and"
-        " the lagged form:",
+        "The paper's PROFIT row, in both ways of computing the displacement, with the factor that it is off by:",
         "",
         *_profit_rows(swept),
         "",
@@ -110,27 +109,27 @@ def _interval(values: np.ndarray) -> str:
 
 
 def _rows_without_ratio(results: Sequence[Result]) -> list[str]:
-    lines = [["activation", "batch", *_WITHOUT_RATIO]]
+    lines = [["activation", "batch", *_WITHOUT_RATIO, ONE_LINE]]
     before = {result.activation: result for result in results if result.row == BEFORE}
     places = dict.fromkeys((result.activation, result.batch) for result in results if result.batch)
     for activation, batch in places:
         at = [result for result in results if (result.activation, result.batch) == (activation, batch)]
         found = {BEFORE: before[activation]} | {result.row: result for result in at if result.ratio is None}
-        lines.append([activation, str(batch), *(_errors(found[row]) for row in _WITHOUT_RATIO)])
-    paper = [f"{TABLE[row].old:g} / {TABLE[row].new:g}" for row in _WITHOUT_RATIO]
+        lines.append([activation, str(batch), *(_errors(found[row]) for row in (*_WITHOUT_RATIO, ONE_LINE))])
+    paper = [*(f"{TABLE[row].old:g} / {TABLE[row].new:g}" for row in _WITHOUT_RATIO), ""]
     return markdown_table([*lines, ["the paper", "?", *paper]])
 
 
 def _profit_rows(results: Sequence[Result]) -> list[str]:
-    lines = [["activation", "batch", "ratio", "PROFIT", "off", "subtracting", "off", "lagged"]]
+    lines = [["activation", "batch", "ratio", "PROFIT", "off", "subtracting", "off"]]
     places = [(result.activation, result.batch, result.ratio) for result in results if result.ratio is not None]
     for place in sorted(set(places), key=places.index):
         at = [result for result in results if (result.activation, result.batch, result.ratio) == place]
         found = {result.row: result for result in at}
         cells = [cell for row in PROFITS for cell in (_errors(found[row]), _off(found[row]))]
-        lines.append([place[0], str(place[1]), f"{place[2]:g}", *cells, _errors(found[LAGGED])])
+        lines.append([place[0], str(place[1]), f"{place[2]:g}", *cells])
     paper = TABLE[PROFITS[0]]
-    return markdown_table([*lines, ["the paper", "?", "?", "", "", f"{paper.old:g} / {paper.new:g}", "", ""]])
+    return markdown_table([*lines, ["the paper", "?", "?", "", "", f"{paper.old:g} / {paper.new:g}", ""]])
 
 
 def _errors(result: Result) -> str:

@@ -11,7 +11,7 @@ from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.rmsprop import (
     full_rmsprop,
     head_rmsprop,
-    lagged_rmsprop,
+    one_line_rmsprop,
     profit_rmsprop,
     subtracting_profit_rmsprop,
 )
@@ -23,7 +23,7 @@ from benchmarks.forgetting.toy.paper import BEFORE, TABLE, Errors, distance
 RATE = 5e-4
 # PROFIT's row in both ways of computing the displacement, of which the paper has the second.
 PROFITS = ("PROFIT", "PROFIT, subtracting")
-LAGGED = "PROFIT lagged"
+ONE_LINE = "PROFIT one line"
 
 _OnProgress = Callable[[str, int], None]
 
@@ -55,7 +55,7 @@ class Result(NamedTuple):
       activation: the network's.
       batch: examples for one gradient on the new square; None before there was any.
       ratio: the main rate divided by the reference rate; None for rows without a reference.
-      row: a row of Table 1, or "PROFIT, subtracting", or "PROFIT lagged".
+      row: a row of Table 1, or "PROFIT, subtracting", or "PROFIT one line".
       old: errors on the old square, [seeds].
       new: errors on the new square, [seeds].
     """
@@ -84,7 +84,7 @@ class Setting(NamedTuple):
 
 def total(plan: Plan) -> int:
     """How many examples a sweep takes gradients on: what `sweep` reports to `on_progress`."""
-    gradients = 1 + 1 + len(plan.ratios) * (2 + 2 + 1)
+    gradients = 1 + 1 + 1 + len(plan.ratios) * (2 + 2)
     tuned = sum(plan.batches) * gradients * plan.steps
     return len(plan.activations) * len(plan.seeds) * (plan.size.base_steps * plan.size.base_batch + tuned)
 
@@ -152,12 +152,12 @@ def _run(
     trials = []
     for method in _methods(task):
         ratios = plan.ratios if "ratio" in dict(method.grid) else plan.ratios[:1]
-        trials += [Trial(method, method.setting(rate=RATE, ratio=float(ratio)), steps) for ratio in ratios]
+        trials += [Trial(method, method.setting(rate=RATE, ratio=float(ratio), decay=0.0), steps) for ratio in ratios]
     return run_all(task, trials, batch, lambda name, n: on_progress(f"batch {batch}, {name}", n * batch), store)
 
 
 def _methods(task: Task) -> tuple[Method, ...]:
-    return full_rmsprop(), head_rmsprop(task), profit_rmsprop(), subtracting_profit_rmsprop(), lagged_rmsprop()
+    return full_rmsprop(), head_rmsprop(task), profit_rmsprop(), subtracting_profit_rmsprop(), one_line_rmsprop()
 
 
 def _result(activation: str, batch: int, run: Run) -> Result:

@@ -8,8 +8,8 @@ import numpy as np
 
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_lagged import profit_lagged
 from benchmarks.forgetting.runner import Trial, evenly
 from benchmarks.forgetting.tasks import Task, digits
 from benchmarks.forgetting.tasks.far_digits import FAR, far_digits
@@ -31,14 +31,14 @@ def warm_steps(steps: int) -> int:
 
 
 def methods(steps: int) -> tuple[Method, ...]:
-    """AdamW, and both forms of PROFIT as they are and with AdamW alone for the first tenth of the steps."""
+    """AdamW, and PROFIT and its one line, as they are and with AdamW alone for the first tenth of the steps."""
     warm = warm_steps(steps)
     return (
         adamw(),
         profit(),
         profit(warmup_steps=warm)._replace(name="PROFIT, warmed up"),
-        profit_lagged(),
-        profit_lagged(warmup_steps=warm)._replace(name="PROFIT lagged, warmed up"),
+        one_line(),
+        one_line(warmup_steps=warm)._replace(name="PROFIT one line, warmed up"),
     )
 
 
@@ -51,5 +51,5 @@ def trials(rates: Sequence[float], steps: int) -> list[Trial]:
         times = most // method.gradients
         # A whole number of evaluations for each `steps`, so that there is one exactly there.
         at = np.concatenate([evenly(steps, 10) + i * steps for i in range(times)])
-        found += [Trial(method, method.setting(rate=rate, ratio=RATIO), np.unique(at)) for rate in rates]
+        found += [Trial(method, method.setting(rate=rate, ratio=RATIO, decay=0.0), np.unique(at)) for rate in rates]
     return found
