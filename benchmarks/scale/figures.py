@@ -58,11 +58,11 @@ class Sent(NamedTuple):
     """The collectives of one kind in a step.
 
     Attributes:
-      count: how many are executed.
+      times: how many are executed.
       bytes: of their results on each device.
     """
 
-    count: int
+    times: int
     bytes: int
 
 
@@ -158,5 +158,5 @@ def _sent(found: list[hlo.Collective], calls: int) -> dict[str, Sent]:
     for each in found:
         before = by_kind.get(each.kind, Sent(0, 0))
         times = calls * each.times
-        by_kind[each.kind] = Sent(before.count + times, before.bytes + times * each.bytes)
+        by_kind[each.kind] = Sent(before.times + times, before.bytes + times * each.bytes)
     return by_kind

@@ -37,7 +37,7 @@ def table(found: Mapping[Any, Any]) -> list[list[str]]:
 
 def _peaks(found: Mapping[Any, Any], target: str, model: str, way: str) -> dict[int, int]:
     return {
-        program.count: figures.peak
+        program.devices: figures.peak
         for program, figures in found.items()
         if (program.target, program.model, program.way) == (target, model, way)
     }

@@ -50,13 +50,13 @@ class Program(NamedTuple):
 
     Attributes:
       target: the kind of device.
-      count: how many devices.
+      devices: how many.
       model: what is trained.
       way: how a step is taken.
     """
 
     target: str
-    count: int
+    devices: int
     model: str
     way: str
 
@@ -97,7 +97,7 @@ class Store:
     def _path(self, program: Program) -> Path:
         identity = json.dumps(plain({"program": program, "code": self._code}), sort_keys=True)
         digest = hashlib.sha256(identity.encode()).hexdigest()[:12]
-        return self._folder / f"{program.target}-{program.count}-{program.model}-{program.way}-{digest}.json"
+        return self._folder / f"{program.target}-{program.devices}-{program.model}-{program.way}-{digest}.json"
 
 
 def _fingerprint() -> dict[str, Any]:
@@ -162,15 +162,15 @@ def main(
         for program in missing:
             bar.update(task, description=" ".join(map(str, program)))
             with _quiet() if program.target == "v5e" else contextlib.nullcontext():
-                figures = measure(TARGETS[program.target], program.count, MODELS[program.model], WAYS[program.way])
+                figures = measure(TARGETS[program.target], program.devices, MODELS[program.model], WAYS[program.way])
             store.put(program, figures)
             bar.advance(task)
     if publish:
         everything = list(planned((), (), ()))
-        found = {program: figures for program in everything if (figures := store.get(program)) is not None}
+        found = {program: kept for program in everything if (kept := store.get(program)) is not None}
         page.write_text(pages.page(found, len(everything), store.versions), encoding="utf-8")
         fit.picture(found, page.with_suffix(".png"))
-        rows = [{"program": program, "figures": figures} for program, figures in found.items()]
+        rows = [{"program": program, "figures": kept} for program, kept in found.items()]
         record = plain({"versions": store.versions, "programs": rows})
         page.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
         typer.echo(f"Page: {page}")

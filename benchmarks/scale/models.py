@@ -94,17 +94,20 @@ def _model(name: str, title: str, on: Callable[..., Problem], *arguments: Any) -
     return Model(name, title, functools.partial(on, *arguments))
 
 
-_HALF = {"dtype": "bfloat16", "compute": "bfloat16"}
+def _half(config: Config) -> Config:
+    return config._replace(dtype="bfloat16", compute="bfloat16")
+
+
 MODELS = {
     model.name: model
     for model in (
         _model("1b", "1 B, float32", _scanned, BILLION, 32),
         _model("1b-2048", "1 B, float32, 2048 tokens", _scanned, BILLION, 2048),
         _model("1b-mixed", "1 B, computing in bfloat16", _scanned, BILLION._replace(compute="bfloat16"), 32),
-        _model("1b-bf16", "1 B, all in bfloat16", _scanned, BILLION._replace(**_HALF), 32),
+        _model("1b-bf16", "1 B, all in bfloat16", _scanned, _half(BILLION), 32),
         _model("8b", "8 B, float32", _scanned, EIGHT, 32),
         _model("8b-mixed", "8 B, computing in bfloat16", _scanned, EIGHT._replace(compute="bfloat16"), 32),
-        _model("8b-bf16", "8 B, all in bfloat16", _scanned, EIGHT._replace(**_HALF), 32),
+        _model("8b-bf16", "8 B, all in bfloat16", _scanned, _half(EIGHT), 32),
         _model("resnet", "ResNet-18, 8 images a device", _replicated, resnet),
         _model("lora", "LoRA of rank 8 under `mask`", _replicated, lora),
     )

@@ -28,8 +28,8 @@ passes through their bodies: lengths are known beforehand unless there is an ast
 of them. It waits for every conditional. XLA for CPUs gives no peak: there arguments and temporaries are compared.
 
 XLA estimates operations and bytes for TPUs (they are in the JSON), but the time it gives for a v5e is negative. For
-GPUs compiled ahead of time it estimates nothing, and leaves the costs of fusions empty, also with its analytical latency
-estimators switched on. So no time of a step is modelled here.
+GPUs compiled ahead of time it estimates nothing, and leaves the costs of fusions empty, also with its analytical
+latency estimators switched on. So no time of a step is modelled here.
 
 ## Does PROFIT fit where AdamW fits?
 
@@ -48,13 +48,13 @@ def page(found: Mapping[Any, Any], planned: int, versions: Mapping[str, str], pi
     fits = "\n".join(markdown_table(fit.table(found)))
     lines = [_TEXT.format(done=len(found), planned=planned, versions=about, fits=fits, picture=picture)]
     for target in TARGETS.values():
-        for count in sorted({program.count for program in found if program.target == target.name}):
+        for count in sorted({program.devices for program in found if program.target == target.name}):
             lines += [f"## {count} x {target.title}", ""]
             for model in MODELS.values():
                 ways = {
                     program.way: figures
                     for program, figures in found.items()
-                    if (program.target, program.count, program.model) == (target.name, count, model.name)
+                    if (program.target, program.devices, program.model) == (target.name, count, model.name)
                 }
                 if ways:
                     lines += _section(model.title, {way: ways[way] for way in WAYS if way in ways}, count, target.name)
@@ -82,7 +82,7 @@ def _row(title: str, each: Figures | TooLarge, base: Any, count: int, *, no_peak
     total = (lambda x: x.arguments + x.temporaries) if no_peak else (lambda x: x.peak)
     sent = each.collectives
     communication = [
-        ", ".join(f"{one.count:,} {kind}" for kind, one in sorted(sent.items())),
+        ", ".join(f"{one.times:,} {kind}" for kind, one in sorted(sent.items())),
         _gigabytes(sent["all-gather"].bytes) if "all-gather" in sent else "0",
         _gigabytes(sum(sent[kind].bytes for kind in ("all-reduce", "reduce-scatter") if kind in sent)),
     ]

@@ -44,7 +44,7 @@ def found(target, count, model, way):
     figures = measure(TARGETS[target], count, TINY[model], WAYS[way])
     sent = figures.collectives.values()
     fields = {name: getattr(figures, name) for name in list(WORDS)[:6]}
-    return fields | {"collectives": sum(each.count for each in sent), "sent": sum(each.bytes for each in sent)}
+    return fields | {"collectives": sum(each.times for each in sent), "sent": sum(each.bytes for each in sent)}
 
 
 def key(target, count, model, way):
