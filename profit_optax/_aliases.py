@@ -38,7 +38,7 @@ def profit_sgd(
       learning_rate: λ_main, a number or a schedule of *main* steps.
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
         same main step, divided by this.
-      n_ref: reference steps in a main step; 1 for the lagged form.
+      n_ref: reference steps in a main step; 1 for `form="lagged"`.
       form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for
         `orthogonalize_to_previous` before the optimizer, which has no reference steps.
       warmup_steps: for that many first steps the main optimizer is alone.
@@ -117,7 +117,7 @@ def profit_adamw(
       learning_rate: λ_main, a number or a schedule of *main* steps.
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
         same main step, divided by this.
-      n_ref: reference steps in a main step; 1 for the lagged form.
+      n_ref: reference steps in a main step; 1 for `form="lagged"`.
       form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for
         `orthogonalize_to_previous` before the optimizer, which has no reference steps.
       warmup_steps: for that many first steps the main optimizer is alone.

@@ -41,6 +41,16 @@ def leaf_axes(axis_name: Any, *trees: Any) -> list[Axes]:
     ]
 
 
+def like_sums(x: jax.Array, axis_name: Any, tree: Any) -> jax.Array:
+    """`x` as types have it of a sum over `tree`: one value for each of the models that `axis_name` keeps apart."""
+    if not any(map(_varying_axes, jax.tree.leaves(tree))):
+        # As where types say nothing, or outside of any map, where the names of axes mean nothing either.
+        return x
+    leaves = zip(jax.tree.leaves(tree), leaf_axes(axis_name, tree), strict=True)
+    apart = frozenset().union(*(_varying_axes(leaf).difference(axes) for leaf, axes in leaves))
+    return lax.pcast(x, tuple(sorted(apart, key=str)), to="varying") if apart else x
+
+
 def sum_leaves(values: Sequence[Any], axes: Sequence[Axes], initial: Any) -> Any:
     """Adds up one value a leaf, with one collective for each distinct set of axes.
 

@@ -87,14 +87,13 @@ def check_axis_name(value: Any) -> None:
 
 def check_positive(name: str, value: Any) -> None:
     """An error unless `value` is a number above 0. Traced values, such as injected ones, cannot be looked at."""
-    if isinstance(value, jax.Array):
-        return
-    if not isinstance(value, _NUMBERS) or np.ndim(value):
+    known: Any = (jax.Array, *_NUMBERS)
+    if not isinstance(value, known) or np.ndim(value):
         raise TypeError(
             f"{name} must be a number above 0, got {value!r} of type {type(value).__name__}. For a ratio that changes, "
             "build the form from two optimizers with schedules of their own."
         )
-    if not value > 0:
+    if not isinstance(value, jax.Array) and not value > 0:
         raise ValueError(f"{name} must be above 0, got {value!r}. The paper's values lie between 10 and 10,000.")
 
 
@@ -248,13 +247,12 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
 
 def check_group(batches: Any, n_ref: int) -> None:
     """An error if the group of a step, whose batches after the first one are these, is no whole number of cycles."""
-    for leaf in jax.tree.leaves(batches)[:1]:
-        size = 1 + np.shape(leaf)[0]
-        if size % (n_ref + 1):
+    for others in (np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)[:1] if np.ndim(leaf)):
+        if (others + 1) % (n_ref + 1):
             raise ValueError(
                 f"batches must be in groups of n_ref + 1 = {n_ref + 1} for profit_transparent with n_ref = {n_ref}, or "
-                f"of a multiple, got a group of {size}: its cycles would end in the middle of a group. Group them with "
-                f"group_batches(loader, {n_ref + 1})."
+                f"of a multiple, got a group of {others + 1}: its cycles would end in the middle of a group. Group "
+                f"them with group_batches(loader, {n_ref + 1})."
             )
 
 
@@ -311,16 +309,18 @@ def check_same_tree(
     """
     is_leaf = _is_none if missing_leaves else None
     structure: Any = jax.tree.structure(tree, is_leaf=is_leaf)
+    leaves = jax.tree.leaves_with_path(tree, is_leaf=is_leaf)
     try:
         others = structure.flatten_up_to(reference)
+        same = all(leaf is None or _is_leaf(other) for (_, leaf), other in zip(leaves, others, strict=True))
     except ValueError:
-        others = None
-    if others is None or not (missing_leaves or structure == jax.tree.structure(reference)):
+        same = False
+    if not same or not (missing_leaves or structure == jax.tree.structure(reference)):
         raise ValueError(
             f"{name} must have the tree structure of {reference_name}.\n  expected: {jax.tree.structure(reference)}\n  "
             f"got:      {structure}\n{remedy}"
         )
-    for (path, leaf), other in zip(jax.tree.leaves_with_path(tree, is_leaf=is_leaf), others, strict=True):
+    for (path, leaf), other in zip(leaves, others, strict=True):
         if leaf is not None and jnp.shape(leaf) != jnp.shape(other):
             raise ValueError(
                 f"{name} must have the shapes of {reference_name}: at {_name(path)} expected {jnp.shape(other)}, got "
@@ -386,6 +386,10 @@ def check_no_inner_form(name: str, state: Any) -> None:
 
 def _is_form(x: Any) -> bool:
     return isinstance(x, tuple) and hasattr(x, "reference_state") and hasattr(x, "metrics")
+
+
+def _is_leaf(x: Any) -> bool:
+    return jax.tree_util.treedef_is_leaf(jax.tree.structure(x))
 
 
 def _is_none(x: Any) -> bool:

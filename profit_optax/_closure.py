@@ -50,6 +50,15 @@ def profit(
     conflicts with the displacement of those steps, puts the weights back and lets `optimizer` take the step that
     stays. Start from a *converged* model and nearby data; from elsewhere, warm up first.
 
+    With Δ the sum of the reference updates and g the gradient at θ + Δ, one inner product over all trained weights::
+
+        ω = ⟨Δ, g⟩
+        g ← g − (ω / ⟨Δ, Δ⟩) Δ   where ω < 0
+        θ ← θ + O(g; θ)
+
+    Only the direction of the displacement matters, up to curvature of the order of the reference rate: where a step may
+    not cost more than one gradient, `orthogonalize_to_previous` takes the direction of the step before.
+
     Args:
       optimizer: the main optimizer O, such as `optax.adamw(1e-4)`. It sees the undisplaced parameters.
       reference_optimizer: O_ref, as a rule plain `optax.sgd` at 1/10 to 1/10,000 of the main rate. It sees the
@@ -137,13 +146,13 @@ def profit(
                 lambda x: jnp.mean(x, axis=0),
                 jax.lax.map(lambda batch: jax.value_and_grad(loss_fn)(params, batch), micro_batches))
 
-      Frozen leaves: `optax.partition` with `optax.set_to_zero` inside *both* optimizers, or only the trained subtree as
-      `params`. Gradients that neither optimizer reads, not even a NaN among them, count in no norm. `optax.masked` and
-      `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it sees only `grads`: use
-      `reject_nonfinite`.
+      Frozen leaves: `mask`, or only the trained subtree as `params`. `optax.partition` with `optax.set_to_zero` inside
+      *both* optimizers is right, too, but their gradients then count in the metrics, and a NaN among them poisons the
+      step. `optax.masked` and `optax.partition` around `profit` do not work. `optax.apply_if_finite` around it sees
+      only `grads`: use `reject_nonfinite`.
 
       Convolutions on CPUs: XLA computes their gradients many times slower in loops and branches (JAX's issue 12868), so
-      with n_ref > 1 or `warmup_steps` use `profit_transparent` there.
+      with n_ref above 8 or `warmup_steps` use `profit_transparent` there.
     """
     options = _cycle.make_options(
         optimizer,
@@ -167,7 +176,7 @@ def profit(
             count=jnp.zeros((), jnp.int32),
             optimizer_state=inner.optimizer_state,
             reference_state=inner.reference_state,
-            metrics=_projection.zero_metrics(params),
+            metrics=_projection.zero_metrics(params, axis_name),
         )
 
     def update_fn(

@@ -8,9 +8,15 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from profit_optax import _checks
 from profit_optax._closure import ProfitState
 from profit_optax._previous import OrthogonalizeToPreviousState
 from profit_optax._transparent import ProfitTransparentState
+
+_REMEDY = (
+    "Pass the parameters that belong to this state. Wrappers that change the tree, such as optax.flatten, go inside "
+    "both optimizers, not around."
+)
 
 _States = (ProfitState, ProfitTransparentState, OrthogonalizeToPreviousState)
 
@@ -53,15 +59,7 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
             f"opt_state must hold the state of profit, profit_transparent or orthogonalize_to_previous, "
             f"got {type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
         )
-    try:
-        theta = functools.reduce(_undisplaced, states, _without_variables(params))
-    except (TypeError, ValueError) as error:
-        kept = jax.tree.structure(next(state.params for state in states if hasattr(state, "params")))
-        raise ValueError(
-            "opt_state keeps θ in another tree than params, or with other shapes.\n  "
-            f"opt_state: {kept}\n  params:    {jax.tree.structure(params)}\nPass the parameters that belong to this "
-            "state. Wrappers that change the tree, such as optax.flatten, go inside both optimizers, not around."
-        ) from error
+    theta = functools.reduce(_undisplaced, states, _without_variables(params))
     return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(theta))
 
 
@@ -82,14 +80,18 @@ def _undisplaced(params: chex.ArrayTree, state: Any) -> chex.ArrayTree:
     if not isinstance(state, ProfitTransparentState):
         return params
     kept = state.reference_step > 0
+    saved = jax.tree.map(lambda x: None if _is_masked(x) else x, state.params, is_leaf=_is_masked)
+    _checks.check_same_tree("θ in opt_state", saved, "params", params, missing_leaves=True, remedy=_REMEDY)
 
     def choose(theta: Any, p: Any) -> Any:
-        if isinstance(theta, optax.MaskedNode):
+        if theta is None:
             return p
         # A vmapped state has its batch axes in front.
-        if jnp.shape(theta) != jnp.shape(p):
-            raise ValueError(f"θ has the shape {jnp.shape(theta)}, and params {jnp.shape(p)}.")
         condition = jnp.reshape(kept, kept.shape + (1,) * (jnp.ndim(theta) - kept.ndim))
         return jnp.where(condition, theta, p)
 
-    return jax.tree.map(choose, state.params, params, is_leaf=lambda x: isinstance(x, optax.MaskedNode))
+    return jax.tree.map(choose, saved, params, is_leaf=lambda x: x is None)
+
+
+def _is_masked(x: Any) -> bool:
+    return isinstance(x, optax.MaskedNode)

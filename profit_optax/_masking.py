@@ -77,6 +77,15 @@ def fill(part: chex.ArrayTree, tree: chex.ArrayTree) -> chex.ArrayTree:
     return jax.tree.map(lambda x, y: y if _is_empty(x) else x, part, tree, is_leaf=_is_empty)
 
 
+def zeros_for_missing(grads: chex.ArrayTree, like: chex.ArrayTree) -> chex.ArrayTree:
+    """`grads` as arrays, with zeros for every leaf of `like` that has None beside it."""
+
+    def fill_in(grad: Any, leaves: Any) -> Any:
+        return jax.tree.map(jnp.zeros_like, leaves) if grad is None else jnp.asarray(grad)
+
+    return jax.tree.map(fill_in, grads, like, is_leaf=lambda x: x is None)
+
+
 def whole_updates(updates: chex.ArrayTree, grads: chex.ArrayTree, params: chex.ArrayTree) -> chex.ArrayTree:
     """The updates of all leaves: those of masked ones leave every bit as it is."""
     return jax.tree.map(

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from profit_optax import _axes, _checks, _cycle
+from profit_optax import _axes, _checks, _cycle, _extra_args
 
 
 class RejectNonfiniteState(NamedTuple):
@@ -66,7 +66,7 @@ def reject_nonfinite(
     _checks.check_optimizer("inner", inner)
     _checks.check_count("max_consecutive_errors", max_consecutive_errors, minimum=0)
     _checks.check_axis_name(axis_name)
-    inner = optax.with_extra_args_support(inner)
+    update_inner = _extra_args.with_extra_args(inner)
 
     def init_fn(params: chex.ArrayTree) -> RejectNonfiniteState:
         return RejectNonfiniteState(
@@ -82,7 +82,7 @@ def reject_nonfinite(
         params: chex.ArrayTree | None = None,
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, RejectNonfiniteState]:
-        updates, inner_state = inner.update(updates, state.inner_state, params, **extra_args)
+        updates, inner_state = update_inner(updates, state.inner_state, params, **extra_args)
         bad = [jnp.any(~jnp.isfinite(x)).astype(jnp.float32) for x in jax.tree.leaves(updates)]
         finite = _axes.max_leaves(bad, _axes.leaf_axes(axis_name, updates), jnp.zeros(())) == 0
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))

@@ -15,7 +15,8 @@ class OrthogonalizeToPreviousState(NamedTuple):
 
     Attributes:
       count: how many steps were taken, warm-up included (int32, saturating).
-      previous: the gradient before, or the moving average of the gradients, as it came; zeros before the first step.
+      previous: the gradient before, or the moving average of the gradients, as they came; zeros before the first step.
+        A leaf that comes without a gradient counts as one of 0.
       metrics: what the projection of the last step saw, where Δ is minus `previous`.
     """
 
@@ -76,9 +77,9 @@ def orthogonalize_to_previous(
     .. note::
       Place it first in a chain: what precedes it changes the gradients that it compares, and clipping belongs behind
       it. Weight decay in the same chain still moves leaves that `mask` leaves out: freeze these in the whole chain.
-      A gradient that is not finite makes every update NaN, and does not enter an average;
-      `optax.apply_if_finite` around the whole chain drops such steps. It is not to be combined with `profit` or
-      `profit_transparent`, which project already.
+      A gradient that is not finite makes every update of its step NaN and no other: an average leaves it out, and with
+      a decay of 0 the next gradient passes as the first one does. `optax.apply_if_finite` around the whole chain drops
+      such steps. It is not to be combined with `profit` or `profit_transparent`, which project already.
     """
     _checks.check_decay("decay", decay)
     warmup_steps = _checks.check_count("warmup_steps", warmup_steps, minimum=0)
@@ -91,38 +92,52 @@ def orthogonalize_to_previous(
         return OrthogonalizeToPreviousState(
             count=jnp.zeros((), jnp.int32),
             previous=jax.tree.map(lambda p: jnp.zeros_like(p, dtype=_cycle.kept_dtype(p.dtype, dtype)), params),
-            metrics=_projection.zero_metrics(params),
+            metrics=_projection.zero_metrics(params, axis_name),
         )
 
     def update_fn(
         updates: chex.ArrayTree, state: OrthogonalizeToPreviousState, params: chex.ArrayTree | None = None
     ) -> tuple[chex.ArrayTree, OrthogonalizeToPreviousState]:
         _checks.check_state("orthogonalize_to_previous", state, OrthogonalizeToPreviousState)
-        grads = _masking.prune(mask, updates if params is None else params, updates)
-        _checks.check_same_tree("updates", grads, "previous", state.previous, missing_leaves=True)
-        _checks.check_inexact("updates", grads)
-        grads = jax.tree.map(jnp.asarray, grads)
-        previous = _masking.restrict(state.previous, grads)
-        exact = jax.tree.map(lambda g, m: g.dtype == m.dtype, grads, previous)
-        known = not keeps_average and all(jax.tree.leaves(exact))
+        pruned = _masking.prune(mask, updates if params is None else params, updates)
+        _checks.check_same_tree("updates", pruned, "previous", state.previous, missing_leaves=True)
+        _checks.check_inexact("updates", pruned)
+        grads = _masking.zeros_for_missing(pruned, state.previous)
+        same_dtypes = all(
+            g.dtype == m.dtype for g, m in zip(*map(jax.tree.leaves, (grads, state.previous)), strict=True)
+        )
+        active = state.count >= warmup_steps if warmup_steps else True
+        if not keeps_average:
+            # The memory is the gradient before: if that was not finite, its own step has said so.
+            active &= jnp.isfinite(state.metrics.gradient_norm)
         projected, metrics = _projection.project(
             grads,
-            previous,
+            state.previous,
             axis_name=axis_name,
             scale=-1.0,
             # What was the gradient is the memory now.
-            square=state.metrics.gradient_norm**2 if known else None,
-            active=state.count >= warmup_steps if warmup_steps else True,
+            square=None if keeps_average or not same_dtypes else state.metrics.gradient_norm**2,
+            active=active,
         )
-        after = grads
+        previous = grads
         if keeps_average:
             kept = decay(state.count) if callable(decay) else decay
             finite = jnp.isfinite(metrics.gradient_norm)
-            after = jax.tree.map(lambda g, m: jnp.where(finite, kept * m + (1 - kept) * g, m), grads, previous)
-        return _masking.whole_updates(projected, updates, updates), OrthogonalizeToPreviousState(
-            count=optax.safe_increment(state.count),
-            previous=_masking.fill(_cycle.like(after, previous), state.previous),
-            metrics=_cycle.like(metrics, state.metrics),
+            previous = jax.tree.map(lambda g, m: jnp.where(finite, _average(kept, m, g), m), grads, state.previous)
+        projected = _masking.restrict(projected, pruned)
+        return _masking.whole_updates(projected, updates, updates if params is None else params), (
+            OrthogonalizeToPreviousState(
+                count=optax.safe_increment(state.count),
+                previous=_cycle.like(previous, state.previous),
+                metrics=_cycle.like(metrics, state.metrics),
+            )
         )
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _average(decay: Any, memory: jax.Array, gradient: jax.Array) -> jax.Array:
+    """The memory decay · m + (1 − decay) · g, to be rounded once. Entries of m that overflowed begin anew."""
+    wide = memory.astype(jnp.promote_types(memory.dtype, jnp.float32))
+    average: jax.Array = decay * jnp.where(jnp.isfinite(wide), wide, 0) + (1 - decay) * gradient
+    return average

@@ -49,17 +49,12 @@ class _InnerProducts(NamedTuple):
     resolved: jax.Array
 
 
-def zero_metrics(params: chex.ArrayTree) -> ProfitMetrics:
+def zero_metrics(params: chex.ArrayTree, axis_name: Any) -> ProfitMetrics:
     """The metrics before the first step of an optimizer of `params`."""
     dtype = accumulation_dtype(params)
+    dtypes = [jnp.bool_ if name == "conflict" else dtype for name in ProfitMetrics._fields]
     # One array a field: a state that holds one array twice cannot be donated.
-    return ProfitMetrics(
-        inner_product=jnp.zeros((), dtype),
-        cosine=jnp.zeros((), dtype),
-        conflict=jnp.zeros((), jnp.bool_),
-        displacement_norm=jnp.zeros((), dtype),
-        gradient_norm=jnp.zeros((), dtype),
-    )
+    return ProfitMetrics(*(_axes.like_sums(jnp.zeros((), each), axis_name, params) for each in dtypes))
 
 
 def orthogonalize(

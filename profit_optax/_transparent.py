@@ -114,7 +114,7 @@ def profit_transparent(
             count=jnp.zeros((), jnp.int32),
             optimizer_state=inner.optimizer_state,
             reference_state=inner.reference_state,
-            metrics=_projection.zero_metrics(params),
+            metrics=_projection.zero_metrics(params, axis_name),
             reference_step=jnp.zeros((), jnp.int32),
             # Written before it is read. The parameters themselves would be donated twice.
             params=optax.tree.zeros_like(params),

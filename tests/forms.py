@@ -131,7 +131,7 @@ def run_steps(tx: Any, params: Any, batches: Any, loss_fn: Any = regression.loss
 def run_on_gradients(tx: Any, form: str, gradients: Any, params: Any, n_ref: int = 1, warmup_steps: int = 0) -> Run:
     """Main steps on given gradients [steps, n_ref + 1, ...], whatever the parameters are.
 
-    A warm-up step takes the first gradient of its row, and so does every step of the lagged form.
+    A warm-up step takes the first gradient of its row, and so does every step of the one line.
     """
 
     @jax.jit

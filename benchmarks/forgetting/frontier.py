@@ -102,6 +102,7 @@ def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
         return groups
     # Only where they are asked for: there are many.
     groups["one line"] = catalogue.one_lines()
+    groups["variants"] = catalogue.variants()
     known = [method.name for group in groups.values() for method in group]
     asked = [name.strip() for name in methods.split(",")]
     unknown = [name for name in asked if name not in known]

@@ -73,7 +73,9 @@ def make_value_and_grad_fn(
         return loss_fn(eqx.combine(params, static), batch)
 
     def value_and_grad_fn(params: chex.ArrayTree, batch: Any) -> tuple[Any, chex.ArrayTree]:
-        value, grads = jax.value_and_grad(loss_on_params, has_aux=has_aux)(params, batch)
+        # They may be the whole model.
+        trained = eqx.filter(params, filter_spec)
+        value, grads = jax.value_and_grad(loss_on_params, has_aux=has_aux)(trained, batch)
         # Optax descends along the conjugate of what JAX calls the gradient of a complex leaf.
         return value, jax.tree.map(jnp.conj, grads)
 

@@ -161,3 +161,27 @@ def test_the_example_in_the_docstring_runs():
     results = doctest.testmod(integration)
     assert results.attempted
     assert not results.failed
+
+
+@pytest.mark.parametrize("filter_spec", [eqx.is_inexact_array, head_of(Model())], ids=["all", "head"])
+@pytest.mark.parametrize("form", [profit, profit_transparent])
+def test_the_model_itself_may_stand_for_the_parameters(form, filter_spec):
+    tx = form(optax.adamw(0.01), optax.sgd(0.01), N_REF)
+
+    def run(select):
+        def step(model, state, x):
+            value_and_grad_fn = make_value_and_grad_fn(loss_fn, model, filter_spec=filter_spec)
+            _, grads = value_and_grad_fn(eqx.filter(model, filter_spec), x[0])
+            extra = {"value_and_grad_fn": value_and_grad_fn, "batches": x[1:]} if form is profit else {}
+            updates, state = tx.update(grads, state, select(model), **extra)
+            return eqx.apply_updates(model, updates), state
+
+        model = Model()
+        state = tx.init(eqx.filter(model, filter_spec))
+        for i in range(N_REF + 1):
+            model, state = eqx.filter_jit(step)(model, state, jnp.roll(X, i, axis=0))
+        return model, state
+
+    expected = run(lambda model: eqx.filter(model, filter_spec))
+    for select in (lambda model: model, lambda model: eqx.filter(model, eqx.is_array)):
+        assert eqx.tree_equal(run(select), expected)

@@ -151,3 +151,38 @@ def test_the_example_in_the_docstring_runs():
     results = doctest.testmod(linen)
     assert results.attempted
     assert not results.failed
+
+
+def run(tx, steps=3):
+    state = create(tx)
+    for first, others in groups(steps):
+        state = train_step(state, first, others, state.batch_stats)
+    return state
+
+
+def test_objects_of_optax_are_handed_the_extra_arguments():
+    tx = profit(optax.sgd(0.03), optax.sgd(0.02), N_REF)
+    state, expected = run(optax.MultiSteps(tx, 1)), run(tx)
+    jax.tree.map(
+        lambda x, y: np.testing.assert_allclose(x, y, rtol=8 * EPS, atol=8 * EPS), state.params, expected.params
+    )
+    assert state.opt_state.inner_opt_state.count == 3
+
+
+def test_an_optimizer_is_handed_the_extra_arguments_that_it_names():
+    def update(updates, state, params=None, *, value):
+        return jax.tree.map(lambda u: value * u, updates), state
+
+    state = create(optax.GradientTransformation(lambda params: (), update))
+    ones = jax.tree.map(jnp.ones_like, state.params)
+    state = state.apply_gradients(grads=ones, value=3.0, unknown=None)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y + 3), state.params, regression.params())
+
+
+def test_a_wrapper_that_drops_the_closure_is_named_by_the_error():
+    tx = optax.lookahead(profit(optax.sgd(0.03), optax.sgd(0.02), N_REF), 2, 0.5)
+    params = optax.LookaheadParams.init_synced(regression.params())
+    first, others = next(groups(1))
+    _, grads = regression.value_and_grad_fn(params.fast, first)
+    with pytest.raises(ValueError, match=r"value_and_grad_fn is missing.* If you did pass it, .* optax\.lookahead"):
+        create(tx, params).apply_gradients(grads=grads, value_and_grad_fn=regression.value_and_grad_fn, batches=others)

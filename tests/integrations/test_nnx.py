@@ -12,6 +12,7 @@ from flax import nnx
 from profit_optax import eval_params, profit, profit_transparent
 from profit_optax.integrations import nnx as integration
 from profit_optax.integrations.nnx import update_arguments
+from profit_optax.training import make_train_step
 from tests.forms import one_line
 from tests.integrations.pure import as_pure
 
@@ -266,3 +267,58 @@ def test_the_example_in_the_docstring_runs():
     results = doctest.testmod(integration)
     assert results.attempted
     assert not results.failed
+
+
+class Masked(nnx.Module):
+    """A model that is handed its random streams in each call."""
+
+    def __init__(self, rngs):
+        self.hidden, self.dropout, self.head = (
+            nnx.Linear(4, 8, rngs=rngs),
+            nnx.Dropout(0.5),
+            nnx.Linear(8, 1, rngs=rngs),
+        )
+
+    def __call__(self, x, rngs):
+        return self.head(self.dropout(self.hidden(x), rngs=rngs))
+
+
+def test_streams_that_are_arguments_of_the_model_are_made_in_the_loss_from_keys_in_the_batches():
+    def loss_fn(model, batch):
+        y = model(batch["x"], rngs=nnx.Rngs(batch["key"]))
+        return jnp.mean((y - jnp.sum(batch["x"], axis=-1, keepdims=True)) ** 2)
+
+    @nnx.jit
+    def step(model, optimizer, batches):
+        first, others = jax.tree.map(lambda x: x[0], batches), jax.tree.map(lambda x: x[1:], batches)
+        optimizer.update(
+            model, nnx.grad(loss_fn)(model, first), **update_arguments(loss_fn, model, others, wrt=nnx.Param)
+        )
+
+    graphdef, params = nnx.split(Masked(nnx.Rngs(0)))
+    plain_step = make_train_step(lambda params, batch: loss_fn(nnx.merge(graphdef, params), batch), TX)
+    model, params = nnx.merge(graphdef, params), as_pure(params)
+    optimizer, opt_state = nnx.Optimizer(model, TX, wrt=nnx.Param), TX.init(params)
+    # Other keys are other masks, and another run.
+    keys = jax.random.split(jax.random.key(2), (2, N_REF + 1))
+    for x, key in zip(data(2), keys, strict=True):
+        step(model, optimizer, {"x": x, "key": key})
+        params, opt_state, _ = plain_step(params, opt_state, {"x": x, "key": key})
+    assert_close(pure(model, nnx.Param), params)
+
+
+def test_streams_that_the_loss_closes_over_are_an_error_that_shows_the_way():
+    rngs = nnx.Rngs(1)
+
+    def loss_fn(model, x, rngs=rngs):
+        return jnp.mean((model(x, rngs=rngs) - 1) ** 2)
+
+    @nnx.jit
+    def step(model, optimizer, rngs, x):
+        grads = nnx.grad(loss_fn)(model, x[0], rngs)
+        optimizer.update(model, grads, **update_arguments(loss_fn, model, x[1:], wrt=nnx.Param))
+
+    model = Masked(nnx.Rngs(0))
+    optimizer = nnx.Optimizer(model, TX, wrt=nnx.Param)
+    with pytest.raises(ValueError, match=r"(?s)loss_fn must not .* nnx.Rngs .* model\(x, rngs=nnx.Rngs\(batch"):
+        step(model, optimizer, nnx.Rngs(1), data()[0])

@@ -5,13 +5,15 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from profit_optax import profit
 from profit_optax.distributed import reduced_value_and_grad
-from tests import tuning
+from tests import phasors, tuning
 from tests.tuning import assert_same_run, call_of, loss_fn, make, mesh_of, on_one_device, start
 
 DEVICES = 8
@@ -296,3 +298,14 @@ def test_aux_that_is_missing_is_refused():
 def test_an_axis_that_is_named_twice_is_refused():
     with pytest.raises(ValueError, match=r"axis_name must name each axis once, got \('data', 'data'\)"):
         reduced_value_and_grad(loss_fn, ("data", "data"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_gradients_of_complex_parameters_come_conjugated(recipe):
+    tx = profit(optax.sgd(phasors.RATE), optax.sgd(phasors.REFERENCE_RATE), phasors.N_REF)
+    call = call_of("closure", tx, reduced_value_and_grad(phasors.loss_fn, "data"))
+    step = mapped(recipe, call, in_axes=(None, None, 1))
+    z, state = phasors.start(), tx.init(phasors.start())
+    for batches in phasors.data():
+        z, state, _ = step(z, state, batches)
+    phasors.assert_right(z)

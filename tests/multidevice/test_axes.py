@@ -1,0 +1,108 @@
+"""Which devices belong to one model: independent models over a mesh axis, and states that are sharded by themselves."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from profit_optax import orthogonalize, orthogonalize_to_previous, profit, profit_transparent
+
+GRADIENTS = jnp.array([[-3.0, 1.0], [5.0, 1.0]])
+DISPLACEMENTS = jnp.array([[2.0, 0.0], [2.0, 0.0]])
+
+
+def over_seeds(function, check_vma):
+    mesh = jax.make_mesh((2,), ("seed",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    return jax.jit(jax.shard_map(function, mesh=mesh, in_specs=P("seed"), out_specs=P("seed"), check_vma=check_vma))
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_independent_models_along_an_axis_stay_so(check_vma):
+    alone = over_seeds(lambda g, d: orthogonalize(g, d, axis_name=())[0], check_vma)(GRADIENTS, DISPLACEMENTS)
+    np.testing.assert_array_equal(alone, [[0.0, 1.0], [5.0, 1.0]])
+    # Shards of one model: ω = -6 + 10.
+    axis_name = None if check_vma else "seed"
+    together = over_seeds(lambda g, d: orthogonalize(g, d, axis_name=axis_name)[0], check_vma)(GRADIENTS, DISPLACEMENTS)
+    np.testing.assert_array_equal(together, GRADIENTS)
+
+
+@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+def test_an_ensemble_over_an_axis_is_trained_as_each_member_alone(make, check_vma):
+    tx = make(optax.sgd(0.5), optax.sgd(0.25), axis_name=())
+
+    def train(params, batches):
+        state = tx.init(params)
+        for batch in batches[0]:
+            value_and_grad_fn = jax.value_and_grad(lambda p, b: jnp.sum(jnp.sin(p * b)))
+            _, grads = value_and_grad_fn(params, batch)
+            closure = {"value_and_grad_fn": value_and_grad_fn, "batches": batch[None] + 1} if make is profit else {}
+            updates, state = tx.update(grads, state, params, **closure)
+            params = optax.apply_updates(params, updates)
+        return params
+
+    params = jnp.array([[0.3, 0.2], [-1.0, 2.0]])
+    batches = jnp.array([[1.0, 2.0, 0.5, -1.0], [2.0, -1.0, 3.0, 1.5]])
+    found = over_seeds(train, check_vma)(params, batches)
+    expected = [train(params[i : i + 1], batches[i : i + 1])[0] for i in range(2)]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_one_of_gradient_and_displacement_that_varies_is_enough():
+    # The displacement is the same on both devices, and yet each has a shard of the gradient alone.
+    def project(g, d):
+        return orthogonalize(g, d)[1].inner_product
+
+    mesh = jax.make_mesh((2,), ("seed",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    omega = jax.shard_map(project, mesh=mesh, in_specs=(P("seed"), P()), out_specs=P())(GRADIENTS, DISPLACEMENTS[:1])
+    assert float(omega) == -6 + 10
+
+
+FORMS = {
+    "momentum reference": lambda: profit(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2),
+    "loop": lambda: profit(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, unroll=False),
+    "subtract": lambda: profit(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, displacement="subtract"),
+    "warm-up": lambda: profit(optax.adam(0.1), optax.sgd(0.01), 2, warmup_steps=1),
+    "transparent": lambda: profit_transparent(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, warmup_steps=1),
+    "one line": lambda: optax.chain(orthogonalize_to_previous(), optax.adam(0.1)),
+    "average": lambda: optax.chain(orthogonalize_to_previous(0.5), optax.adam(0.1)),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_state_that_is_sharded_beside_replicated_parameters_on_an_explicit_mesh(form):
+    start, tx = {"w": jnp.linspace(-1.0, 1.0, 16).reshape(8, 2), "v": jnp.ones(16)}, FORMS[form]()
+    batches = jnp.linspace(0.5, 2.0, 3 * 4).reshape(4, 3)
+
+    def value_and_grad_fn(params, scale):
+        return jax.value_and_grad(lambda p: jnp.sum(jnp.sin(scale * p["w"])) + jnp.sum(p["v"] ** 2))(params)
+
+    def run(put, put_state):
+        params = jax.tree.map(put, start)
+        state = jax.tree.map(put_state, tx.init(params))
+        held = jax.tree.map(lambda x: jax.typeof(x).sharding.spec, state)
+
+        @jax.jit
+        def step(params, state, scales):
+            _, grads = value_and_grad_fn(params, scales[0])
+            extra = {"value_and_grad_fn": value_and_grad_fn, "batches": scales[1:]}
+            updates, state = optax.with_extra_args_support(tx).update(grads, state, params, **extra)
+            return optax.apply_updates(params, updates), state
+
+        for scales in batches:
+            params, state = step(params, state, scales)
+        return params, jax.tree.map(lambda x: jax.typeof(x).sharding.spec, state) == held
+
+    mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        sharded = lambda x: P("d") if x.ndim and x.shape[0] % 8 == 0 else P()  # noqa: E731
+        found, kept = run(
+            lambda x: jax.device_put(x, NamedSharding(mesh, P())),
+            lambda x: jax.device_put(x, NamedSharding(mesh, sharded(x))),
+        )
+    assert kept
+    expected, _ = run(jnp.asarray, jnp.asarray)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-6), found, expected)
