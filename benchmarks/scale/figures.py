@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from benchmarks.scale import hlo, models, programs, targets
 
 # What XLA says where arguments and temporaries are more than a device has.
-_TOO_MUCH = re.compile(r"Used ([\d.]+)([KMGT]) of [\d.]+[KMGT] hbm")
+_TOO_MUCH = re.compile(r"memory required [\w ]*\(([\d.]+)([KMGT])\) exceeds available HBM")
 _UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
