@@ -31,6 +31,8 @@ XLA estimates operations and bytes for TPUs (they are in the JSON), but the time
 GPUs compiled ahead of time it estimates nothing, and leaves the costs of fusions empty, also with its analytical
 latency estimators switched on. So no time of a step is modelled here.
 
+What made programs leaner, and what did not, is in [LEAN.md](LEAN.md).
+
 ## Does PROFIT fit where AdamW fits?
 
 The smallest number of devices, of those compiled for, on which a step fits, and the share of a device's memory that it
