@@ -78,6 +78,8 @@ def _panel(axis: Any, found: Mapping[Any, Any], target: str, model: str, memory:
         axis.plot(counts, shares, label=label, color=color, marker=marker, markersize=4, linewidth=1)
     axis.set_xscale("log", base=2)
     axis.set_yscale("log")
+    axis.set_xlim(0.7, 366)
+    axis.minorticks_off()
     axis.set_xticks([1, 4, 16, 64, 256], ["1", "4", "16", "64", "256"])
     axis.axhline(1, color="black", linewidth=0.8)
     axis.axhspan(1, 100, color="black", alpha=0.06)

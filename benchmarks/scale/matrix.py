@@ -168,8 +168,9 @@ def main(
     if publish:
         everything = list(planned((), (), ()))
         found = {program: kept for program in everything if (kept := store.get(program)) is not None}
-        page.write_text(pages.page(found, len(everything), store.versions), encoding="utf-8")
-        fit.picture(found, page.with_suffix(".png"))
+        drawn = page.with_suffix(".png")
+        fit.picture(found, drawn)
+        page.write_text(pages.page(found, len(everything), store.versions, drawn.name), encoding="utf-8")
         rows = [{"program": program, "figures": kept} for program, kept in found.items()]
         record = plain({"versions": store.versions, "programs": rows})
         page.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
