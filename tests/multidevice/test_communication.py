@@ -152,9 +152,9 @@ def test_the_page_holds_what_compiled_programs_send(monkeypatch):
 
 def test_the_page_names_every_program_that_is_not_as_on_paper(monkeypatch):
     case = next(case for case in costs.CASES if case.name == "one line")
-    monkeypatch.setattr(scale, "CASES", [case._replace(gradients=2, copies=4, numbers=1)])
+    monkeypatch.setattr(scale, "CASES", [case._replace(gradients=2, copies=5, numbers=1)])
     _, wrong = scale.page({"tiny": TINY._replace(tied=False)}, DEVICES, length=8)
-    assert [problem.split(" ")[2] for problem in wrong] == ["held", "gathered", "reduced", "numbers"]
+    assert [problem.split(" ")[3] for problem in wrong] == ["held", "gathered", "reduced", "numbers"]
     assert all(problem.startswith("tiny, one line: ") for problem in wrong)
 
 
