@@ -9,7 +9,7 @@ UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_p
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo format frontier gpu growth lint map rounding scale test toy warmup
+.PHONY: help bench cifar clean demo format frontier gpu growth lint map rounding scale targets targets-test test toy warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -17,6 +17,8 @@ help:
 	@echo "make bench   what a step costs beside other optimizers (ARGS=--help)"
 	@echo "make gpu     tests and costs on this machine's accelerator, with PYTHON's own packages (ARGS=--help)"
 	@echo "make scale   memory and communication at 1 B and 8 B parameters, from compiled programs (ARGS=--help)"
+	@echo "make targets  the same for GPUs and TPUs that need not be here: memory, kernels, what fits (ARGS=--help)"
+	@echo "make targets-test  programs for GPUs and TPUs against stored bounds"
 	@echo "make growth  how costs grow with parameters, leaves and n_ref (ARGS=--help)"
 	@echo "make frontier  seventeen methods on the digits task, each tuned alike, at equal new accuracy (ARGS=--help)"
 	@echo "make map     when PROFIT helps: its gain, one factor varied at a time (ARGS=--help)"
@@ -40,6 +42,13 @@ gpu:
 
 scale: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
+
+# Compilers for GPUs and TPUs are gigabytes, and want no device.
+targets: $(VENV)/.targets
+	@JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(BIN)/python -m benchmarks.scale.matrix $(ARGS)
+
+targets-test: $(VENV)/.targets $(VENV)/.dev
+	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 PROFIT_TARGETS=1 $(BIN)/python -m pytest tests/targets $(ARGS)
 
 growth: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.cost.growth $(ARGS)
@@ -89,6 +98,10 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml
 
 $(VENV)/.bench: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
+
+$(VENV)/.targets: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[targets]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml

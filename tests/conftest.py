@@ -5,7 +5,11 @@ Some tests need another process-wide setting and a process of their own:
     JAX_ENABLE_X64=1 pytest tests/x64
     XLA_FLAGS=--xla_force_host_platform_device_count=8 pytest tests/multidevice
 
-A process collects the tests of its own setting only. Named without their setting, those two directories are an error.
+Those of programs compiled for other devices want packages of their own, the extra `targets`:
+
+    JAX_PLATFORMS=cpu PROFIT_TARGETS=1 pytest tests/targets
+
+A process collects the tests of its own setting only. Named without their setting, those directories are an error.
 """
 
 import os
@@ -31,14 +35,14 @@ def setting() -> str:
         return "x64"
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return "multidevice"
-    return ""
+    return "targets" if os.environ.get("PROFIT_TARGETS") else ""
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     if not collection_path.is_relative_to(HERE) or collection_path == HERE:
         return None
     top = collection_path.relative_to(HERE).parts[0]
-    needed = top if top in ("x64", "multidevice") else ""
+    needed = top if top in ("x64", "multidevice", "targets") else ""
     if needed == setting() or (collection_path.suffix != ".py" and not needed):
         return None
     return True

@@ -10,12 +10,10 @@ from rich.console import Console
 from rich.progress import track
 
 from benchmarks.scale.costs import CASES, Case, Compiled, compile_case, differences, on_paper, parameters
+from benchmarks.scale.models import BILLION, EIGHT
 from benchmarks.scale.transformer import Config
 
-MODELS = {
-    "1 B": Config(layers=16, width=2048, heads=32, kv_heads=8, hidden=8192, vocabulary=32768, tied=True),
-    "8 B": Config(layers=36, width=4096, heads=32, kv_heads=8, hidden=14336, vocabulary=32768, tied=False),
-}
+MODELS = {"1 B": BILLION, "8 B": EIGHT}
 
 _PAGE = Path(__file__).with_name("README.md")
 _TEXT = """\
@@ -73,7 +71,9 @@ def page(models: Mapping[str, Config], devices: int, length: int) -> tuple[str, 
 
 def _section(name: str, config: Config, found: dict[Case, Compiled], devices: int) -> list[str]:
     size = parameters(config)
-    sizes = ", ".join(f"{key} {value}" for key, value in config._asdict().items() if key != "tied")
+    sizes = ", ".join(
+        f"{key} {value}" for key, value in config._asdict().items() if isinstance(value, int) and key != "tied"
+    )
     bytes_for_each = lambda x: f"{x / size:.2f}"  # noqa: E731
     gigabytes = lambda x: f"{x / 1e9:.2f} GB"  # noqa: E731
     rows = [

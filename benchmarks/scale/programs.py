@@ -27,10 +27,28 @@ class Arm(NamedTuple):
     updates: int = 1
 
 
-def baseline(updates: int = 1) -> Arm:
+def gradient() -> Arm:
+    """A step of SGD: next to nothing but a gradient."""
+    return Arm(optax.with_extra_args_support(optax.sgd(1e-4)))
+
+
+def adamw(mask: Any = None) -> Arm:
+    """AdamW alone."""
+    return Arm(optax.with_extra_args_support(_trained_only(optax.adamw(1e-4), mask)))
+
+
+def baseline(updates: int = 1, mask: Any = None) -> Arm:
     """AdamW after a global norm, which keeps the whole gradient alive as the projection does."""
     tx = optax.chain(optax.clip_by_global_norm(1.0), optax.adamw(1e-4))
-    return Arm(optax.with_extra_args_support(tx), updates=updates)
+    return Arm(optax.with_extra_args_support(_trained_only(tx, mask)), updates=updates)
+
+
+def _trained_only(tx: optax.GradientTransformation, mask: Any) -> optax.GradientTransformation:
+    """A transformation of the leaves that a mask names; the others stay as they are."""
+    if mask is None:
+        return tx
+    frozen = jax.tree.map(lambda trained: not trained, mask)
+    return optax.chain(optax.masked(tx, mask), optax.masked(optax.set_to_zero(), frozen))
 
 
 def closure(n_ref: int, **options: Any) -> Arm:
@@ -45,8 +63,8 @@ def transparent(n_ref: int, **options: Any) -> Arm:
 
 def one_line(**options: Any) -> Arm:
     """The one line before AdamW."""
-    chain = optax.chain(orthogonalize_to_previous(**options), optax.adamw(1e-4))
-    return Arm(optax.with_extra_args_support(chain))
+    main = _trained_only(optax.adamw(1e-4), options.get("mask"))
+    return Arm(optax.with_extra_args_support(optax.chain(orthogonalize_to_previous(**options), main)))
 
 
 def program(arm: Arm, value_and_grad_fn: Callable[[Any, Any], Any]) -> Callable[..., Any]:
@@ -55,8 +73,7 @@ def program(arm: Arm, value_and_grad_fn: Callable[[Any, Any], Any]) -> Callable[
     def call(params: Any, state: Any, batches: Any) -> Any:
         first, others = jax.tree.map(lambda x: x[0], batches), jax.tree.map(lambda x: x[1:], batches)
         _, grads = value_and_grad_fn(params, first)
-        # AdamW ignores both, and the call-by-call forms hand them on to it.
-        closure = {"value_and_grad_fn": value_and_grad_fn, "batches": others}
+        closure = {"value_and_grad_fn": value_and_grad_fn, "batches": others} if arm.batches > 1 else {}
         updates, state = arm.tx.update(grads, state, params, **closure)
         return optax.apply_updates(params, updates), state
 
@@ -79,12 +96,17 @@ def abstract_state(arm: Arm, params: Any) -> Any:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, P()))
 
     state = jax.eval_shape(arm.tx.init, params)
+    if all(leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(params)):
+        return jax.tree.map(replicated, state)
     return optax.tree.map_params(arm.tx, as_param, state, params, transform_non_params=replicated)
 
 
-def compile_program(
-    arm: Arm, loss_fn: Callable[[Any, Any], jax.Array], params: Any, batch: jax.ShapeDtypeStruct
-) -> Any:
+def compile_program(arm: Arm, loss_fn: Callable[[Any, Any], jax.Array], params: Any, batch: Any) -> Any:
+    """The program of an arm under `jax.jit`, compiled for the devices on which its arguments lie."""
+    return lower_program(arm, loss_fn, params, batch).compile()
+
+
+def lower_program(arm: Arm, loss_fn: Callable[[Any, Any], jax.Array], params: Any, batch: Any) -> Any:
     """The program of an arm under `jax.jit`: params and state are donated and stay where they lie.
 
     Args:
@@ -93,12 +115,15 @@ def compile_program(
       params: abstract parameters with their NamedShardings.
       batch: one abstract batch with its own.
     """
-    state = abstract_state(arm, params)
-    sharding = NamedSharding(batch.sharding.mesh, P(None, None, *batch.sharding.spec))
-    batches = jax.ShapeDtypeStruct((arm.updates, arm.batches, *batch.shape), batch.dtype, sharding=sharding)
+
+    def stacked(leaf: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        sharding = NamedSharding(leaf.sharding.mesh, P(None, None, *leaf.sharding.spec))
+        return jax.ShapeDtypeStruct((arm.updates, arm.batches, *leaf.shape), leaf.dtype, sharding=sharding)
+
+    state, batches = abstract_state(arm, params), jax.tree.map(stacked, batch)
     jitted = jax.jit(
         program(arm, jax.value_and_grad(loss_fn)),
         donate_argnums=(0, 1),
         out_shardings=jax.tree.map(lambda x: x.sharding, (params, state)),
     )
-    return jitted.lower(params, state, batches).compile()
+    return jitted.lower(params, state, batches)

@@ -1,6 +1,5 @@
 """A decoder-only transformer of any size, as shapes: what is compiled is never allocated."""
 
-import functools
 from typing import NamedTuple
 
 import jax
@@ -26,6 +25,8 @@ class Config(NamedTuple):
       hidden: width of the gated perceptron.
       vocabulary: how many tokens there are.
       tied: whether the embedding is also the last layer.
+      dtype: of the parameters.
+      compute: the dtype in which weights are gathered and used.
     """
 
     layers: int
@@ -35,6 +36,8 @@ class Config(NamedTuple):
     hidden: int
     vocabulary: int
     tied: bool
+    dtype: str = "float32"
+    compute: str = "float32"
 
     @property
     def head_width(self) -> int:
@@ -61,10 +64,10 @@ class Config(NamedTuple):
 
 
 def abstract_params(config: Config, mesh: jax.sharding.Mesh) -> dict[str, jax.ShapeDtypeStruct]:
-    """Every parameter in float32, in as many pieces along its last axis as there are devices."""
+    """Every parameter, in as many pieces along its last axis as there are devices."""
     return {
         name: jax.ShapeDtypeStruct(
-            shape, jnp.float32, sharding=NamedSharding(mesh, P(*[None] * (len(shape) - 1), mesh.axis_names))
+            shape, config.dtype, sharding=NamedSharding(mesh, P(*[None] * (len(shape) - 1), mesh.axis_names))
         )
         for name, shape in config.shapes().items()
     }
@@ -76,7 +79,8 @@ def loss_fn(config: Config, mesh: jax.sharding.Mesh, params: Params, tokens: jax
     Weights are gathered where they are used and a block's activations are computed again in the backward pass, as is
     usual with this much to keep.
     """
-    gather = functools.partial(lax.with_sharding_constraint, shardings=NamedSharding(mesh, P()))
+    everywhere = NamedSharding(mesh, P())
+    gather = lambda x: lax.with_sharding_constraint(x.astype(config.compute), everywhere)  # noqa: E731
     by_sequence = NamedSharding(mesh, P(mesh.axis_names))
     blocks = {name: x for name, x in params.items() if name not in ENDS}
 
@@ -91,7 +95,7 @@ def loss_fn(config: Config, mesh: jax.sharding.Mesh, params: Params, tokens: jax
     x, _ = lax.scan(jax.checkpoint(block), x, blocks)
     x = _normalize(x, gather(params["norm"]))
     unembedding = embedding if config.tied else gather(params["unembedding"])
-    log_probabilities = jax.nn.log_softmax(x[:, :-1] @ unembedding.T)
+    log_probabilities = jax.nn.log_softmax((x[:, :-1] @ unembedding.T).astype(jnp.float32))
     return -jnp.mean(jnp.take_along_axis(log_probabilities, tokens[:, 1:, None], axis=-1))
 
 

@@ -212,6 +212,38 @@ def test_collectives_are_read_with_their_loops_branches_and_groups():
     assert [[shape.bytes for shape in c.shapes] for c in hlo.collectives(PROGRAM, DEVICES)] == [[64], [4, 8], [16], [5]]
 
 
+def test_what_starts_a_collective_is_read_without_its_operands_and_what_ends_it_is_not_read():
+    started = PROGRAM.replace("bf16[8,4]{1,0} all-gather(", "(bf16[2,4]{1,0}, bf16[8,4]{1,0}) all-gather-start(")
+    ended = started.replace("  ROOT %t =", "  %d = bf16[8,4]{1,0} all-gather-done(%g)\n  ROOT %t =")
+    assert hlo.collectives(ended, DEVICES) == hlo.collectives(PROGRAM, DEVICES)
+
+
+def test_parts_of_one_collective_in_several_kernels_count_once():
+    part = "  %g{} = bf16[8,4]{{1,0}} fusion(%y), kind=kCustom, calls=%part\n"
+    whole = next(line for line in PROGRAM.splitlines() if "all-gather" in line) + "\n"
+    kernel = f"%part (y: bf16[2,4]) -> bf16[8,4] {{\n{whole}}}\n\n"
+    split = PROGRAM.replace(whole, part.format(1) + part.format(2)).replace("%body (", kernel + "%body (")
+    assert hlo.collectives(split, DEVICES) == hlo.collectives(PROGRAM, DEVICES)
+
+
+def test_a_loop_without_a_trip_count_is_as_long_as_its_condition_says():
+    bare = PROGRAM.replace('{"known_trip_count":{"n":"3"}}', "{}")
+    written = bare.replace("(%i, %n), direction", "(%i, %n.1), direction").replace(
+        "  ROOT %c = pred", "  %n.1 = s32[]{:T(128)} constant(3)\n  ROOT %c = pred"
+    )
+    assert hlo.collectives(written, DEVICES) == hlo.collectives(PROGRAM, DEVICES)
+
+
+def test_kernels_are_counted_with_their_loops_and_branches_apart():
+    assert hlo.kernels(PROGRAM) == hlo.Kernels(
+        fusions=0, kernels=4, branch_fusions=0, branch_kernels=3, loops=2, passes=5, conditionals=1, unknown_loops=0
+    )
+    fused = PROGRAM.replace("bf16[8,4]{1,0} all-gather(%y)", "bf16[8,4]{1,0} fusion(%y), calls=%add")
+    assert hlo.kernels(fused) == hlo.kernels(PROGRAM)._replace(fusions=3)
+    unknown = PROGRAM.replace('{"known_trip_count":{"n":"3"}}', "{}")
+    assert (hlo.kernels(unknown).unknown_loops, hlo.kernels(unknown).kernels) == (1, 2)
+
+
 def test_no_collective_of_a_program_is_overlooked():
     sizes, spec = LAYOUTS["data-model"]
     mesh = mesh_of(tuple(sizes.values()), tuple(sizes))
@@ -226,7 +258,6 @@ def test_no_collective_of_a_program_is_overlooked():
     ("old", "new", "message"),
     [
         ('{"known_trip_count":{"n":"3"}}', "{}", "all-gather stands in a loop of unknown length, in body"),
-        ("all-gather(", "all-gather-start(", "all-gather-start is asynchronous"),
         ("replica_groups=[2,4]<=[8]", "replica_groups=new", "no replica_groups that this reader knows"),
     ],
 )
