@@ -11,11 +11,13 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import typer
 
-from benchmarks.commands import ending_with, make_folder, parse_counts, parse_names, plain, progress_bar, versions
+from benchmarks.commands import ending_with, make_folder, parse_counts, parse_names, progress_bar
 from benchmarks.scale import fit, pages
 from benchmarks.scale.figures import WAYS, Figures, Sent, TooLarge, measure
 from benchmarks.scale.models import MODELS
 from benchmarks.scale.targets import TARGETS
+from profit_optax.compare.environment import versions
+from profit_optax.compare.store import plain
 
 PACKAGES = ("jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cuda-nvcc", "libtpu", "optax", "flax")
 # What tells whether a stored figure is that of the code as it is.
