@@ -265,3 +265,10 @@ def test_it_holds_two_more_copies_of_the_parameters_and_no_third():
 def test_it_refuses_options_that_make_no_sense(options, error, message):
     with pytest.raises(error, match=message):
         profit_transparent(optax.sgd(0.1), optax.sgd(0.1), **options)
+
+
+@pytest.mark.parametrize("batches", [jnp.float32(3.0), {"key": jax.random.key(0)}, (), None], ids=type)
+def test_batches_that_are_no_group_are_an_extra_argument_like_any_other(batches):
+    tx, params = profit_transparent(forms.seeing(optax.sgd(0.5)), optax.sgd(0.25)), jnp.ones(2)
+    updates, _ = tx.update(params, tx.init(params), params, batches=batches)
+    np.testing.assert_array_equal(updates, -0.25)
