@@ -104,7 +104,7 @@ def test_what_is_not_trained_stays_and_takes_no_part():
     [
         (profit(optax.adamw(0.01), optax.sgd(0.01), N_REF), 2),
         (profit_transparent(optax.adamw(0.01), optax.sgd(0.01), N_REF), 4),
-        (one_line(optax.adamw(0.01), optax.sgd(0.01)), 4),
+        (one_line(optax.adamw(0.01)), 3),
     ],
 )
 def test_what_is_not_trained_costs_no_state(tx, copies):

@@ -238,7 +238,7 @@ def size(tree):
     [
         (profit(optax.adamw(0.01), optax.sgd(0.01)), 2),
         (profit_transparent(optax.adamw(0.01), optax.sgd(0.01)), 4),
-        (one_line(optax.adamw(0.01), optax.sgd(0.01)), 4),
+        (one_line(optax.adamw(0.01)), 3),
     ],
 )
 def test_frozen_weights_beside_adapters_cost_no_memory(tx, copies):

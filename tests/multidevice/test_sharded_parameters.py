@@ -82,8 +82,8 @@ def assert_shardings(tree, shardings, copies):
     assert set(found.values()) == {copies}
 
 
-# AdamW's moments; and θ and Δ in the forms whose loop holds displaced parameters.
-COPIES = {"closure": 2, "transparent": 4, "one-line": 4}
+# AdamW's moments; θ and Δ where the loop holds displaced parameters; the gradient before.
+COPIES = {"closure": 2, "transparent": 4, "one-line": 3}
 
 
 @FORMS
