@@ -248,7 +248,8 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
 def check_group(batches: Any, n_ref: int) -> None:
     """An error if the group of a step, whose batches after the first one are these, is no whole number of cycles."""
     for others in (np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)[:1] if np.ndim(leaf)):
-        if (others + 1) % (n_ref + 1):
+        # A batch at a time is a loop of single calls.
+        if others and (others + 1) % (n_ref + 1):
             raise ValueError(
                 f"batches must be in groups of n_ref + 1 = {n_ref + 1} for profit_transparent with n_ref = {n_ref}, or "
                 f"of a multiple, got a group of {others + 1}: its cycles would end in the middle of a group. Group "

@@ -4,7 +4,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 import pytest
 
 from profit_optax import OrthogonalizeToPreviousState, eval_params, orthogonalize, orthogonalize_to_previous
@@ -216,6 +215,9 @@ def test_params_and_state_can_be_donated():
 
 
 def test_it_is_saved_and_restored_bit_for_bit(tmp_path):
+    # Here and not above: `make gpu` runs this file where Orbax is not.
+    import orbax.checkpoint as ocp
+
     tx, grads = orthogonalize_to_previous(0.5), gradients(4)
     _, state = run(tx, grads[:2])
     with ocp.StandardCheckpointer() as checkpointer:
