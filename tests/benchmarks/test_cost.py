@@ -465,6 +465,7 @@ def test_a_quick_run_reports_every_arm(tmp_path):
         assert "| torch-1 | 2 | absent: PyTorch is not installed |" in said
     assert {goal["goal"] for goal in content["goals"]} == {
         "time / floor", "time / line by line", "temporaries beyond AdamW after a norm, in P", "compile time / AdamW's",
+        "time / AdamW after a norm",
     }  # fmt: skip
     assert len(case["measured"][0]["times"]["seconds"]) == 2
     picture = imread(tmp_path / "deep/er/cost.png")
