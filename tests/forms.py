@@ -15,6 +15,7 @@ from tests import regression
 def one_line(
     optimizer: Any,
     reference_optimizer: Any = None,
+    decay: Any = 0.0,
     warmup_steps: int = 0,
     displacement_dtype: Any = None,
     mask: Any = None,
@@ -23,7 +24,7 @@ def one_line(
     """`orthogonalize_to_previous` before an optimizer, made as the forms with reference steps are."""
     del reference_optimizer
     line = profit_optax.orthogonalize_to_previous(
-        warmup_steps=warmup_steps, dtype=displacement_dtype, mask=mask, axis_name=axis_name
+        decay, warmup_steps=warmup_steps, dtype=displacement_dtype, mask=mask, axis_name=axis_name
     )
     return optax.chain(line, optimizer)
 
