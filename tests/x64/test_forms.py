@@ -4,7 +4,7 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import eval_params, profit_transparent
+from profit_optax import eval_params, orthogonalize_to_previous, profit_transparent
 from tests import forms, regression
 from tests.algorithm1 import Adam, Profit, Sgd, float64
 from tests.forms import one_line
@@ -51,7 +51,7 @@ def test_the_transparent_form_is_algorithm_1(n_ref, main, reference, warmup_step
 def test_the_one_line_is_its_recurrence(main, decay, warmup_steps):
     steps, start = 20, regression.params(np.float64)
     batches = jax.tree.map(lambda x: x[:, 0], regression.data(steps, 1, np.float64))
-    tx = one_line(MAIN[main][0](), decay=decay, warmup_steps=warmup_steps)
+    tx = optax.chain(orthogonalize_to_previous(decay, warmup_steps=warmup_steps), MAIN[main][0]())
     run = forms.run_calls(tx, start, batches)
 
     expected = OneLine(float64(start), MAIN[main][1](), decay, warmup_steps)
