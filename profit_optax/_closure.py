@@ -291,15 +291,15 @@ def _accumulated_steps(
     return displacement, gradient
 
 
-def _computed_zeros(zeros: jax.Array, param: jax.Array) -> jax.Array:
+def _computed_zeros(zeros: jax.Array, gradient: jax.Array) -> jax.Array:
     """Zeros that XLA does not know to be zeros, and does not compute twice.
 
     From a constant 0, Δ = 0 − λ g is so cheap that XLA computes it anew from the first gradient wherever it is used.
     That gradient then lives beside Δ to the end of the step: a copy of the parameters in memory, and more passes over
     it. XLA takes a square root for expensive, and so writes Δ out once.
     """
-    # Not the smaller of the two, which is NaN where the parameter is.
-    return jnp.fmin(jnp.sqrt(jnp.abs(lax.stop_gradient(param))), 0).astype(zeros.dtype)
+    # Not the smaller of the two, which is NaN where the gradient is.
+    return jnp.fmin(jnp.sqrt(jnp.abs(lax.stop_gradient(gradient))), 0).astype(zeros.dtype)
 
 
 def _written_out(tree: chex.ArrayTree) -> chex.ArrayTree:
