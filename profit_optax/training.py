@@ -58,7 +58,7 @@ def make_train_step(
     Raises:
       TypeError: if `loss_fn` is no function, `tx` no optimizer, or `has_aux` or `donate` no bool.
       ValueError: when the step is traced, for batches without a leading axis or with one of another length than
-        n_ref + 1 (or, with `profit_transparent`, a multiple).
+        n_ref + 1 (or, with `profit_transparent`, a multiple or 1).
 
     Examples:
       >>> import jax, jax.numpy as jnp, optax

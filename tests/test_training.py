@@ -288,11 +288,20 @@ def test_metrics_of_several_forms_in_one_optimizer_are_left_out():
     ],
     ids=["bare", "chain", "partition"],
 )
-@pytest.mark.parametrize("length", [1, N_REF, N_REF + 2])
+@pytest.mark.parametrize("length", [N_REF, N_REF + 2])
 def test_a_group_that_ends_within_a_cycle_is_an_error_that_names_the_size(length, wrap):
     message = r"batches must be in groups of n_ref \+ 1 = 3 .* got a group of \d.* group_batches\(loader, 3\)"
     with pytest.raises(ValueError, match=message):
         run(wrap(OPTIMIZERS["transparent"]), regression.data(1, length))
+
+
+def test_batches_one_at_a_time_make_the_steps_of_whole_groups():
+    data = regression.data(2, N_REF + 1)
+    single = {name: x.reshape(-1, 1, *x.shape[2:]) for name, x in data.items()}
+    params, state, _ = run(OPTIMIZERS["transparent"], single)
+    expected, _, _ = run(OPTIMIZERS["transparent"], data)
+    assert state.count == 2
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=64 * EPS, atol=64 * EPS), params, expected)
 
 
 def test_a_group_may_hold_several_cycles():
