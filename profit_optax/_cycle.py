@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from profit_optax import _axes, _checks, _masking, _projection
+from profit_optax import _axes, _checks, _extra_args, _masking, _projection
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ def make_options(
     _checks.check_flag("reset_reference_state", reset_reference_state)
     _checks.check_axis_name(axis_name)
     return Options(
-        optimizer=optax.with_extra_args_support(optimizer),
+        optimizer=optax.GradientTransformationExtraArgs(optimizer.init, _extra_args.with_extra_args(optimizer)),
         reference_optimizer=reference_optimizer,
         warmup_steps=_checks.check_count("warmup_steps", warmup_steps, minimum=0),
         displacement_dtype=_checks.check_dtype("displacement_dtype", displacement_dtype),

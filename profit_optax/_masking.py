@@ -62,7 +62,7 @@ def trained(
     if missing and made_for != jax.tree.structure(jax.eval_shape(init, part.params)):
         # It was made for leaves without a gradient, too: these have one of 0.
         whole = prune(mask, params, params)
-        part = Trained(fill(pruned, jax.tree.map(jnp.zeros_like, whole)), whole)
+        part = Trained(zeros_for_missing(pruned, whole), whole)
     # Arrays of definite dtypes: a weakly typed loop carry would trace the model twice.
     return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), part)
 

@@ -408,6 +408,16 @@ def test_objects_like_transformations_are_taken(make):
         make(optax.MultiSteps, SGD)
 
 
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+def test_objects_like_transformations_are_handed_the_arguments_that_they_take(make):
+    tx = make(
+        optax.MultiSteps(optax.polyak_sgd(), 1), SGD, **({"warmup_steps": 1} if make is profit_transparent else {})
+    )
+    closure = {"value_and_grad_fn": value_and_grad_fn, "batches": {"x": jnp.ones((1, 3))}}
+    updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=jnp.array(2.0), **closure)
+    assert float(updates["b"]) != 0
+
+
 @pytest.mark.parametrize("unroll", ["all", 1.5])
 def test_unroll_of_another_type(unroll):
     with raises(TypeError, "unroll must be an int"):
