@@ -29,6 +29,7 @@ from examples import (
     one_line_train_state,
     plain_loop,
     ready_train_step,
+    record_metrics,
 )
 from tests.algorithm1 import Adam, Profit, Sgd, float64, inner, scale
 from tests.integrations.pure import as_pure
@@ -114,6 +115,23 @@ def test_ready_train_step_is_algorithm_1_on_pairs_of_the_loader():
     pairs = zip(batches[:-1:2], batches[1::2], strict=True)
     expected = run_profit(algorithm, start, linear_gradient, pairs)
     assert_equal_run(ready_train_step.main(), expected, start)
+
+
+def test_record_metrics_has_a_row_of_every_second_step_with_what_algorithm_1_saw():
+    start = record_metrics.converged_params()
+    algorithm = Profit(Adam(3e-2, weight_decay=1e-4), Sgd(3e-3))
+    steps = list(map(split, record_metrics.new_task()))
+    run_profit(algorithm, start, linear_gradient, steps)
+    rows = record_metrics.main()
+    assert [row["step"] for row in rows] == list(range(0, 160, 2))
+    for row, seen in zip(rows, algorithm.projections[::2], strict=True):
+        assert row["conflict"] == seen.conflict
+        np.testing.assert_allclose(row["cosine"], seen.cosine, atol=TOLERANCE)
+        np.testing.assert_allclose(row["removed"], seen.conflict * seen.cosine**2, atol=TOLERANCE)
+    # What the picture shows: two batches agree while there is something to learn, and less and less of it is removed.
+    removed = [row["removed"] for row in rows]
+    assert np.mean(removed[:10]) > 0.7
+    assert np.mean(removed[-10:]) < 0.5 * np.mean(removed[:10])
 
 
 def test_clipping_inside_clips_what_each_optimizer_is_given():
