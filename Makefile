@@ -6,10 +6,12 @@ PYTEST := $(BIN)/python -m pytest --numprocesses=2
 NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py previous.py call_by_call.py half_precision.py)
 # Where it is not numerics that are tested, half of the time would go into optimizing programs that run once.
 UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
+# A warning is an error, and all of them are shown.
+SPHINX := --fail-on-warning --keep-going --quiet --conf-dir docs
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo format frontier gpu growth lint map rounding scale targets targets-test test toy warmup
+.PHONY: help bench cifar clean demo dist dist-test docs format frontier gpu growth lint map rounding scale targets targets-test test toy warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -26,6 +28,9 @@ help:
 	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
 	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
+	@echo "make docs    the site, in out/site; a warning is an error"
+	@echo "make dist    sdist and wheel, in dist"
+	@echo "make dist-test  the suite against the installed wheel, from another folder"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv, caches and outputs"
@@ -74,9 +79,28 @@ rounding: $(VENV)/.demo
 test: lint
 	$(PYTEST) $(NUMERICS) $(ARGS)
 	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) $(addprefix --ignore=,$(NUMERICS)) $(ARGS)
-	$(BIN)/python -m pytest README.md
+	$(BIN)/python -m pytest README.md docs
 	JAX_ENABLE_X64=1 $(PYTEST) tests/x64
 	XLA_FLAGS="--xla_force_host_platform_device_count=8 $(UNOPTIMIZED)" $(PYTEST) tests/multidevice
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx $(SPHINX) . out/site
+
+dist: $(VENV)/.dev
+	rm -rf dist
+	$(BIN)/python -m hatchling build --directory dist
+
+# The sdist's tests on the wheel, from a folder where there is no other package to import.
+dist-test: dist
+	rm -rf out/wheel
+	mkdir -p out/wheel
+	tar -xzf dist/*.tar.gz -C out/wheel --strip-components=1
+	rm -r out/wheel/profit_optax
+	$(PYTHON) -m venv out/wheel/venv
+	out/wheel/venv/bin/python -m pip install --quiet --disable-pip-version-check "$$(echo $(CURDIR)/dist/*.whl)[docs,test]"
+	cd out/wheel && XLA_FLAGS="$(UNOPTIMIZED)" venv/bin/python -m pytest --numprocesses=2 $(addprefix --ignore=,$(NUMERICS)) $(ARGS)
+	cd out/wheel && venv/bin/python -m pytest --numprocesses=2 $(NUMERICS) $(ARGS)
+	cd out/wheel && venv/bin/python -m pytest README.md docs
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -102,6 +126,10 @@ $(VENV)/.bench: $(VENV)/.python pyproject.toml
 
 $(VENV)/.targets: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[targets]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
