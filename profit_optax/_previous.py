@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from profit_optax import _checks, _cycle, _masking, _projection
 
@@ -121,11 +122,15 @@ def orthogonalize_to_previous(
             square=None if keeps_average or not same_dtypes else state.metrics.gradient_norm**2,
             active=active,
         )
-        previous = grads
         if keeps_average:
             kept = decay(state.count) if callable(decay) else decay
             finite = jnp.isfinite(metrics.gradient_norm)
             previous = jax.tree.map(lambda g, m: jnp.where(finite, _average(kept, m, g), m), grads, state.previous)
+        else:
+            # Never the old memory, which XLA for accelerators cannot know: into a donated buffer it writes what it
+            # computes from that buffer's content; anything else takes a copy of the content first. CPUs need no copy.
+            never = lax.platform_dependent(state.count, cpu=jnp.zeros_like, default=jnp.negative) > 0
+            previous = jax.tree.map(lambda g, m: jnp.where(never, m, g.astype(m.dtype)), grads, state.previous)
         projected = _masking.restrict(projected, pruned)
         return _masking.whole_updates(projected, updates, updates if params is None else params), (
             OrthogonalizeToPreviousState(
