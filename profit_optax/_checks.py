@@ -343,22 +343,25 @@ def check_inexact(*names_and_trees: Any) -> None:
 
 
 def check_mask(mask: Any, tree: Any) -> None:
-    """An error unless `mask` is a prefix pytree of bools for `tree`."""
-    for path, leaf in jax.tree.leaves_with_path(mask, is_leaf=_is_none):
+    """An error unless `mask` is a prefix pytree of bools for `tree`, with None where that has None."""
+    structure: Any = jax.tree.structure(mask)
+    try:
+        structure.flatten_up_to(tree)
+        misfit = None
+    except ValueError as error:
+        misfit = error
+    for path, leaf in jax.tree.leaves_with_path(mask, is_leaf=_is_none if misfit else None):
         if not isinstance(leaf, (bool, np.bool_)):
             raise TypeError(
                 f"mask must have True (trained) or False (frozen) as its leaves, got {leaf!r} of type "
                 f"{type(leaf).__name__} at {_name(path)}. It decides what is compiled: pass Python bools, or a "
                 "function of the parameters that returns them."
             )
-    structure: Any = jax.tree.structure(mask)
-    try:
-        structure.flatten_up_to(tree)
-    except ValueError as error:
+    if misfit:
         raise ValueError(
             f"mask must be a prefix pytree of bools for the parameters, got {structure}, which is no prefix of "
             f"{jax.tree.structure(tree)}. Write one bool for a whole branch, or one for each leaf."
-        ) from error
+        ) from misfit
 
 
 def check_state(form: str, state: Any, expected: type) -> None:
