@@ -44,7 +44,9 @@ def specs(
         )
 
     # None by itself stands for no parameters at all.
-    return st.recursive(leaf | leaf | st.sampled_from(nothing), nested, max_leaves=5).filter(lambda spec: spec is not None)
+    return st.recursive(leaf | leaf | st.sampled_from(nothing), nested, max_leaves=5).filter(
+        lambda spec: spec is not None
+    )
 
 
 def numbers(spec: Any, seed: int, exponent: int = 0) -> Any:
