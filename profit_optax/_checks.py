@@ -114,14 +114,15 @@ def check_decay(name: str, value: Any) -> None:
 
 def check_rate(name: str, value: Any) -> None:
     """An error unless `value` is a finite number or a schedule. Traced values, such as injected ones, are numbers."""
-    if isinstance(value, (jax.Array, *_NUMBERS)) and not isinstance(value, (bool, np.bool_)) and not np.ndim(value):
-        if not isinstance(value, jax.Array) and not np.isfinite(value):
-            raise ValueError(f"{name} must be finite, got {value!r}. Pass a number such as 1e-4, or a schedule.")
-    elif not callable(value):
+    known: Any = (jax.Array, *_NUMBERS)
+    is_number = isinstance(value, known) and not isinstance(value, (bool, np.bool_)) and not np.ndim(value)
+    if not (callable(value) or is_number):
         raise TypeError(
             f"{name} must be a number or a schedule of steps, got {value!r} of type {type(value).__name__}. Pass one "
             "such as 1e-4 or optax.cosine_decay_schedule(1e-4, 1000)."
         )
+    if is_number and not isinstance(value, jax.Array) and not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}. Pass a number such as 1e-4, or a schedule of steps.")
 
 
 def check_option_of_form(name: str, value: Any, only: Any, form: str) -> None:
