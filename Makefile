@@ -8,8 +8,11 @@ NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py prev
 UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
+# Options for pip, where the tests are to run on other versions than it would choose.
+VERSIONS ?=
 
-.PHONY: help bench cifar clean demo format frontier gpu growth lint map rounding scale targets targets-test test toy warmup
+.PHONY: help bench cifar clean demo format frontier gpu growth kills lint map mutations properties rounding scale soak suite \
+	targets targets-test test test-newest test-oldest toy warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -26,6 +29,11 @@ help:
 	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
 	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
+	@echo "make properties  properties of random trees and optimizers, thousands of each (SEED=...)"
+	@echo "make mutations  break the package at one place at a time: does a test notice? (ARGS=--help)"
+	@echo "make kills   a run with checkpoints, killed fifty times at random moments (ARGS=--help)"
+	@echo "make soak    each form for 100,000 steps: does anything grow or drift? (ARGS=--help)"
+	@echo "make test-oldest, make test-newest  the suite on the oldest and the newest versions of JAX and the others"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv, caches and outputs"
@@ -71,12 +79,35 @@ cifar: $(VENV)/.bench
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
 
-test: lint
+test: lint suite
+
+suite: $(VENV)/.dev
 	$(PYTEST) $(NUMERICS) $(ARGS)
 	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) $(addprefix --ignore=,$(NUMERICS)) $(ARGS)
 	$(BIN)/python -m pytest README.md
 	JAX_ENABLE_X64=1 $(PYTEST) tests/x64
 	XLA_FLAGS="--xla_force_host_platform_device_count=8 $(UNOPTIMIZED)" $(PYTEST) tests/multidevice
+
+# Another seed every time, which is printed: `make properties SEED=...` repeats it.
+properties: SEED ?= $(shell date +%s)
+properties: $(VENV)/.dev
+	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) tests/test_properties.py --hypothesis-profile=properties --hypothesis-seed=$(SEED) $(ARGS)
+
+mutations: $(VENV)/.dev
+	@$(BIN)/python -m tests.mutations $(ARGS)
+
+kills: $(VENV)/.dev
+	@$(BIN)/python -m tests.checkpoint.killed $(ARGS)
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak $(ARGS)
+
+# Older versions deprecate what newer ones do not have: there warnings are none of ours.
+test-oldest:
+	$(MAKE) suite VENV=$(VENV)-oldest VERSIONS="--constraint tests/oldest.txt" ARGS="-W default $(ARGS)"
+
+test-newest:
+	$(MAKE) suite VENV=$(VENV)-newest VERSIONS="--upgrade --upgrade-strategy eager"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -105,8 +136,8 @@ $(VENV)/.targets: $(VENV)/.python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(VERSIONS) --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
