@@ -8,6 +8,7 @@ that was ended goes on from there.
 
 import argparse
 import builtins
+import functools
 import json
 import sys
 import time
@@ -32,16 +33,23 @@ MODULES = (
     "_projection", "_cycle", "_closure", "_transparent", "_previous", "_axes", "_evaluation", "_nonfinite", "_masking",
     "_extra_args", "training", "distributed",
 )  # fmt: skip
-TESTS = {
+# Test files by the setting of their process. What survives those of the first list is tried with the second, too.
+FAST = {
     "": (
         "test_projection", "test_cycle", "test_closure", "test_transparent", "test_previous", "test_masking",
         "test_checks", "test_evaluation", "test_nonfinite", "test_training", "test_trees", "test_call_by_call",
-        "test_composition", "test_eager", "test_transformations", "test_half_precision", "test_gradient_count",
-        "test_optax_contract", "test_properties", "test_faults", "test_bad_input",
+        "test_eager", "test_bad_input", "test_faults",
+    ),
+    "multidevice": ("multidevice/test_axes", "multidevice/test_nonfinite", "multidevice/test_distributed"),
+}  # fmt: skip
+SLOW = {
+    "": (
+        "test_composition", "test_transformations", "test_half_precision", "test_gradient_count",
+        "test_optax_contract", "test_properties", "integrations/test_frozen",
     ),
     "multidevice": (
-        "multidevice/test_axes", "multidevice/test_nonfinite", "multidevice/test_closure", "multidevice/test_forms",
-        "multidevice/test_distributed", "multidevice/test_sharded_parameters",
+        "multidevice/test_closure", "multidevice/test_forms", "multidevice/test_sharded_parameters",
+        "multidevice/test_faults",
     ),
     "x64": ("x64/test_closure", "x64/test_forms"),
 }  # fmt: skip
@@ -60,9 +68,12 @@ def main() -> None:
     arguments = parser.parse_args()
     arguments.output.mkdir(parents=True, exist_ok=True)
     until = time.monotonic() + 60 * arguments.minutes
-    if not arguments.report and measure(arguments.output, until):
+    tests = [(setting, file) for setting, files in FAST.items() for file in files]
+    if arguments.survivors:
+        tests += [(setting, file) for setting, files in SLOW.items() for file in files]
+    if not arguments.report and measure(arguments.output, tests, until):
         seconds = float("inf") if arguments.survivors else arguments.seconds
-        try_mutants(arguments.output, arguments.modules, until, seconds, again=arguments.survivors)
+        try_mutants(arguments.output, arguments.modules, tests, until, seconds, again=arguments.survivors)
     sys.exit(report(arguments.output, arguments.modules))
 
 
@@ -74,20 +85,23 @@ def log_of(output: Path) -> Path:
     return output / "log.txt"
 
 
-def measure(output: Path, until: float) -> bool:
+def lines_of(output: Path, file: str) -> Path:
+    return output / f"lines-{file.replace('/', '-')}.json"
+
+
+def measure(output: Path, tests: list[tuple[str, str]], until: float) -> bool:
     """Runs every test file that has not told its lines yet; whether all of them now have."""
-    for setting, files in TESTS.items():
-        for file in files:
-            out = output / f"lines-{file.replace('/', '-')}.json"
-            if out.exists():
-                continue
-            if time.monotonic() > until:
-                return False
-            started = time.monotonic()
-            code = child.forked(lambda file=file, out=out: _tell(file, out), setting, log_of(output), 1800)
-            if not out.exists():
-                sys.exit(f"tests/{file}.py ended with {code} and told nothing:\n{log_of(output).read_text()[-2000:]}")
-            print(f"{file}: {time.monotonic() - started:.0f} s", flush=True)
+    for setting, file in tests:
+        out = lines_of(output, file)
+        if out.exists():
+            continue
+        if time.monotonic() > until:
+            return False
+        started = time.monotonic()
+        code = child.forked(functools.partial(_tell, file, out), setting, log_of(output), 1800)
+        if not out.exists():
+            sys.exit(f"tests/{file}.py ended with {code} and told nothing:\n{log_of(output).read_text()[-2000:]}")
+        print(f"{file}: {time.monotonic() - started:.0f} s", flush=True)
     return True
 
 
@@ -98,24 +112,24 @@ def _tell(file: str, out: Path) -> int:
     return child.run_tests(trees, [f"tests/{file}.py"], [recorder])
 
 
-def tests_of_lines(output: Path) -> dict[str, list[tuple[str, float, str]]]:
+def tests_of_lines(output: Path, tests: list[tuple[str, str]]) -> dict[str, list[tuple[str, float, str]]]:
     """For each line that runs, the setting, the seconds and the name of each test that runs it, the fastest first."""
     found: dict[str, list[tuple[str, float, str]]] = {}
-    for setting, files in TESTS.items():
-        for file in files:
-            told = json.loads((output / f"lines-{file.replace('/', '-')}.json").read_text())
-            for name, test in told.items():
-                for line in test["lines"] if test["passed"] else []:
-                    found.setdefault(line, []).append((setting, test["seconds"], name))
+    for setting, file in tests:
+        for name, test in json.loads(lines_of(output, file).read_text()).items():
+            for line in test["lines"] if test["passed"] else []:
+                found.setdefault(line, []).append((setting, test["seconds"], name))
     return {line: sorted(tests, key=lambda test: test[1]) for line, tests in found.items()}
 
 
-def try_mutants(output: Path, modules: Any, until: float, seconds: float, *, again: bool) -> None:
+def try_mutants(
+    output: Path, modules: Any, tests: list[tuple[str, str]], until: float, seconds: float, *, again: bool
+) -> None:
     assert not jax._src.xla_bridge._backends, "a process that is forked must not share a backend"
     results = output / "results.jsonl"
     known = {result["name"]: result["outcome"] for result in read(results)}
     equivalent = json.loads((HERE / "equivalent.json").read_text())
-    of_lines, killers = tests_of_lines(output), Counter[str]()
+    of_lines, killers = tests_of_lines(output, tests), Counter[str]()
     for module, mutant in in_turn(modules):
         if mutant.name in equivalent or (known.get(mutant.name) != "survived" if again else mutant.name in known):
             continue
@@ -157,7 +171,7 @@ def try_one(
     # Those that have noticed most so far come first.
     tests = sorted(tests, key=lambda test: (-killers[test[2]], test[1]))
     trees = {f"profit_optax.{module}": mutant.tree}
-    for setting in TESTS:
+    for setting in child.SETTINGS:
         chosen, total = [], 0.0
         for of, took, name in tests:
             if of == setting and (total + took <= seconds or not chosen):
@@ -168,7 +182,7 @@ def try_one(
             if not part:
                 continue
             limit = max(AT_LEAST_S, SLOWER * total)
-            run = lambda part=part: child.run_tests(trees, ["--exitfirst", *part], [])  # noqa: E731
+            run = functools.partial(child.run_tests, trees, ["--exitfirst", *part], [])
             code = child.forked(run, setting, log_of(output), limit)
             if code != 0:
                 log = log_of(output).read_text()
