@@ -8,11 +8,9 @@ NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py prev
 UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
-# Options for pip, where the tests are to run on other versions than it would choose.
-VERSIONS ?=
 
-.PHONY: help bench cifar clean demo format frontier gpu growth kills lint map mutations properties rounding scale soak suite \
-	targets targets-test test test-newest test-oldest toy warmup
+.PHONY: help bench cifar clean demo format frontier gpu growth kills lint map mutations properties rounding scale soak \
+	targets targets-test test toy warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -33,7 +31,6 @@ help:
 	@echo "make mutations  break the package at one place at a time: does a test notice? (ARGS=--help)"
 	@echo "make kills   a run with checkpoints, killed fifty times at random moments (ARGS=--help)"
 	@echo "make soak    each form for 100,000 steps: does anything grow or drift? (ARGS=--help)"
-	@echo "make test-oldest, make test-newest  the suite on the oldest and the newest versions of JAX and the others"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv, caches and outputs"
@@ -79,9 +76,7 @@ cifar: $(VENV)/.bench
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
 
-test: lint suite
-
-suite: $(VENV)/.dev
+test: lint
 	$(PYTEST) $(NUMERICS) $(ARGS)
 	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) $(addprefix --ignore=,$(NUMERICS)) $(ARGS)
 	$(BIN)/python -m pytest README.md
@@ -101,13 +96,6 @@ kills: $(VENV)/.dev
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak $(ARGS)
-
-# Older versions deprecate what newer ones do not have: there warnings are none of ours.
-test-oldest:
-	$(MAKE) suite VENV=$(VENV)-oldest VERSIONS="--constraint tests/oldest.txt" ARGS="-W default $(ARGS)"
-
-test-newest:
-	$(MAKE) suite VENV=$(VENV)-newest VERSIONS="--upgrade --upgrade-strategy eager"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -136,8 +124,8 @@ $(VENV)/.targets: $(VENV)/.python pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(VERSIONS) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-oldest $(VENV)-newest out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
