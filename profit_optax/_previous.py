@@ -102,6 +102,9 @@ def orthogonalize_to_previous(
         updates: chex.ArrayTree, state: OrthogonalizeToPreviousState, params: chex.ArrayTree | None = None
     ) -> tuple[chex.ArrayTree, OrthogonalizeToPreviousState]:
         _checks.check_state("orthogonalize_to_previous", state, OrthogonalizeToPreviousState)
+        _checks.check_grads("updates", updates)
+        if params is not None:
+            _checks.check_same_tree("updates", updates, "params", params, missing_leaves=True)
         pruned = _masking.prune(mask, updates if params is None else params, updates)
         _checks.check_same_tree("updates", pruned, "previous", state.previous, missing_leaves=True)
         _checks.check_inexact("updates", pruned)
