@@ -1,5 +1,3 @@
-import re
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -48,7 +46,8 @@ def test_accelerators_run_both_optimizers_and_keep_what_one_of_them_makes(n_ref,
         monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, platforms=platforms, **each: each[platforms](*x))
         tx = profit_transparent(*optimizers, n_ref, warmup_steps=1)
         calls.append(forms.run_calls(tx, theta, forms.one_batch_a_call(batches, warmup_steps=1)))
-    chex.assert_trees_all_close(*calls, rtol=1e-6)
+    eps = np.finfo(np.float32).eps
+    chex.assert_trees_all_close(*calls, rtol=100 * eps, atol=10 * eps)
     assert calls[1].state.optimizer_state[0].count == 6
 
 
@@ -57,7 +56,7 @@ def test_programs_for_accelerators_have_no_branch(platform, branches):
     tx = profit_transparent(optax.adam(0.05), optax.sgd(0.02), warmup_steps=1)
     theta = regression.params()
     program = stepper(tx).trace(theta, tx.init(theta), theta).lower(lowering_platforms=(platform,)).as_text()
-    assert len(re.findall(r"stablehlo\.(?:case|if)", program)) == branches
+    assert forms.branches(program) == branches
 
 
 def stepper(tx):
