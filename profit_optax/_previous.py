@@ -133,7 +133,7 @@ def orthogonalize_to_previous(
             # Never the old memory, which XLA for accelerators cannot know: into a donated buffer it writes what it
             # computes from that buffer's content; anything else takes a copy of the content first. CPUs need no copy.
             never = lax.platform_dependent(state.count, cpu=jnp.zeros_like, default=jnp.negative) > 0
-            previous = jax.tree.map(lambda g, m: jnp.where(never, m, g.astype(m.dtype)), grads, state.previous)
+            previous = _cycle.select(never, state.previous, _cycle.like(grads, state.previous))
         projected = _masking.restrict(projected, pruned)
         return _masking.whole_updates(projected, updates, updates if params is None else params), (
             OrthogonalizeToPreviousState(
