@@ -11,7 +11,8 @@ SPHINX := --fail-on-warning --keep-going --quiet --conf-dir docs
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo dist dist-test docs format frontier gpu growth lint map rounding scale targets targets-test test toy warmup
+.PHONY: help bench cifar clean demo dist dist-test docs format frontier gpu growth kills lint map mutations properties \
+	rounding scale soak targets targets-test test toy warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -31,6 +32,10 @@ help:
 	@echo "make docs    the site, in out/site; a warning is an error"
 	@echo "make dist    sdist and wheel, in dist"
 	@echo "make dist-test  the suite against the installed wheel, from another folder"
+	@echo "make properties  properties of random trees and optimizers, thousands of each (SEED=...)"
+	@echo "make mutations  break the package at one place at a time: does a test notice? (ARGS=--help)"
+	@echo "make kills   a run with checkpoints, killed fifty times at random moments (ARGS=--help)"
+	@echo "make soak    each form for 100,000 steps: does anything grow or drift? (ARGS=--help)"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv, caches and outputs"
@@ -101,6 +106,20 @@ dist-test: dist
 	cd out/wheel && XLA_FLAGS="$(UNOPTIMIZED)" venv/bin/python -m pytest --numprocesses=2 $(addprefix --ignore=,$(NUMERICS)) $(ARGS)
 	cd out/wheel && venv/bin/python -m pytest --numprocesses=2 $(NUMERICS) $(ARGS)
 	cd out/wheel && venv/bin/python -m pytest README.md docs
+
+# Another seed every time, which is printed: `make properties SEED=...` repeats it.
+properties: SEED ?= $(shell date +%s)
+properties: $(VENV)/.dev
+	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) tests/test_properties.py --hypothesis-profile=properties --hypothesis-seed=$(SEED) $(ARGS)
+
+mutations: $(VENV)/.dev
+	@$(BIN)/python -m tests.mutations $(ARGS)
+
+kills: $(VENV)/.dev
+	@$(BIN)/python -m tests.checkpoint.killed $(ARGS)
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
