@@ -68,7 +68,7 @@ def profit_transparent(
       `ProfitTransparentState`, holds two more copies of the parameters (θ and Δ). On GPUs and TPUs every call runs both
       inner optimizers and keeps what one of them makes: nothing beside AdamW's gradients, something for an optimizer
       that is dear by itself, such as `optax.contrib.muon`. Restoring is within one unit in the
-      last place of max(|θ|, |θ + Δ|) in the dtype of the updates, and errors do not build up.
+      last place of `max(abs(θ), abs(θ + Δ))` in the dtype of the updates, and errors do not build up.
 
     Raises:
       TypeError: for arguments of a wrong type, such as a traced n_ref under `optax.inject_hyperparams`.
