@@ -100,6 +100,15 @@ def _norm(tree: chex.ArrayTree, dtype: Any) -> jax.Array:
 
 
 _read = jax.jit(read_metrics)
+_NAMES = (
+    "cosine",
+    "conflict",
+    "removed",
+    "displacement_norm",
+    "gradient_norm",
+    "params_norm",
+    "relative_displacement",
+)
 
 
 class Recorder:
@@ -162,7 +171,10 @@ class Recorder:
         if step % self._every:
             return None
         row = {"step": step}
-        for name, value in jax.device_get({**_read(opt_state, params), **values}).items():
+        # In the order of `read_metrics`: JAX sorts the names of dictionaries.
+        read = _read(opt_state, params)
+        named = [(name, read[name]) for name in _NAMES if name in read] + list(values.items())
+        for (name, _), value in zip(named, jax.device_get([value for _, value in named]), strict=True):
             if np.size(value) != 1:
                 raise ValueError(
                     f"{name} must be a scalar, got shape {np.shape(value)}. Of runs under vmap record one: "
