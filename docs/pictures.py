@@ -75,7 +75,7 @@ def one_step() -> Figure:
         (theta + main, "next θ", (-44, 0)),
     ):
         axes.plot(*np.asarray(point), "o", color="black", markersize=5, zorder=5)
-        axes.annotate(name, np.asarray(point), shift, textcoords="offset points")
+        axes.annotate(name, tuple(np.asarray(point)), shift, textcoords="offset points")
     axes.set_aspect("equal")
     axes.margins(x=0.12, y=0.14)
     axes.set_axis_off()
@@ -86,7 +86,8 @@ def _arrow(axes: Axes, tail: Any, head: Any, colour: str, label: str, shift: Any
     tail, head = np.asarray(tail), np.asarray(head)
     style = {"arrowstyle": "-|>", "color": colour, "linewidth": 2, "linestyle": line, "shrinkA": 0, "shrinkB": 0}
     axes.annotate("", head, tail, arrowprops=style)
-    axes.text(*((tail + head) / 2 + shift), label, color=colour, fontsize=9.5)
+    x, y = (tail + head) / 2 + shift
+    axes.text(x, y, label, color=colour, fontsize=9.5)
     axes.plot(*np.stack([tail, head]).T, alpha=0)
 
 

@@ -90,8 +90,8 @@ def compare(
 
     Args:
       task: the model, the new task's batches, and what scores parameters.
-      methods: names of `METHODS`, and `Method` tuples; the first one is the baseline. None for all that the task has what
-        they need for, with AdamW as the baseline.
+      methods: names of `METHODS`, and `Method` tuples; the first one is the baseline. None for all that the task has
+        what they need for, with AdamW as the baseline.
       rates: learning rates, at each of which every method runs. SGD has them times its own factor.
       gradients: how many gradients a run takes; PROFIT with n_ref 1 takes two a step.
       seeds: how many seeds, or which. Intervals need at least two, and are wide for fewer than five.
