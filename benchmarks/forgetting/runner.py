@@ -94,7 +94,7 @@ class _Place:
     def resume(self, state: _State) -> tuple[_State, list[Any], float]:
         """The state last saved, the evaluations until there and their seconds; `state` and none if there is none."""
         state, (records, seconds) = self._store.load_state(self._name, state, [[], 0.0])
-        numbers = functools.partial(np.asarray, dtype=np.float32)
+        numbers: Any = functools.partial(np.asarray, dtype=np.float32)
         found = [(Scores(*map(numbers, scores)), {k: numbers(v) for k, v in each.items()}) for scores, each in records]
         return state, found, seconds
 

@@ -65,8 +65,8 @@ def main(
             trials = [trial(each.method, each.setting, budget) for each in tuned]
             runs = run_all(reported, trials, BATCH, bar, work.runs)
         rows = summarize(runs, LEVEL, BASELINE)
-        picked = {each.method.name: each._replace(method=each.method.name)._asdict() for each in tuned}
-        about = work.about(level=LEVEL, angle=ANGLE, **size.named(), **budget._asdict(), tuned=picked)
+        picked = {each.method.name: {**each._asdict(), "method": each.method.name} for each in tuned}
+        about = work.about(level=LEVEL, angle=ANGLE, **size.named() | budget._asdict(), tuned=picked)
         reached = {each.method.name: f"{each.reached} of {each.tried}" for each in tuned}
         text = (
             f"{markdown(rows, LEVEL, BASELINE, reached)}\nDigits to {reported.name}. Means over {size.seeds} seeds"

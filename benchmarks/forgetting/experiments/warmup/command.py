@@ -58,9 +58,11 @@ def main(
                 learnt = make[name](range(size.seeds))
                 if name in TASKS:
                     digits.check_converged(digits.old_accuracies(learnt))
-                runs = run_all(
-                    learnt, everything, BATCH, lambda method, n, name=name: bar(f"{name}: {method}", n), work.runs
-                )
+
+                def on_progress(method: str, gradients: int, name: str = name) -> None:
+                    bar(f"{name}: {method}", gradients)
+
+                runs = run_all(learnt, everything, BATCH, on_progress, work.runs)
                 rows += summarize(name, runs, size.steps)
                 starts[name] = float(np.mean(runs[0].new[:, 0]))
                 by_task[name] = runs
