@@ -71,7 +71,7 @@ def test_an_arm_takes_the_course_that_compare_takes(own):
     kernel = lambda params: params["params"]["Dense_0"]["kernel"]  # noqa: E731
     scores = lambda params, *_: Scores(jnp.sum(kernel(params)), jnp.sum(kernel(params) ** 2))  # noqa: E731
     task = module.mirrored([0, 1])._replace(evaluate=scores)
-    pulls = [METHODS["lwf"](100.0, optax.sgd), METHODS["ewc"](1e6, optax.sgd)]
+    pulls = [METHODS["lwf"](1e4, optax.sgd), METHODS["ewc"](1e4, optax.sgd)]
     made = [METHODS["profit"](), METHODS["one_line"](), from_optimizer("plain", optax.sgd), *pulls]
     runs = run_all(task, [Trial(as_arm(method), {"rate": 0.01}, evenly(3, 3)) for method in made], 16)
     for method, run in zip(made, runs, strict=True):
@@ -94,7 +94,7 @@ def test_an_arm_takes_the_course_that_compare_takes(own):
             np.testing.assert_allclose(run.new[i, 1:], course, rtol=1e-5)
     plain, *pulled = runs[2:]
     felt = [np.abs(run.new / plain.new - 1)[:, -1].min() for run in pulled]
-    assert min(felt) > 1e-4, felt
+    assert min(felt) > 1e-3, felt
 
 
 def test_what_cannot_be_an_arm_says_so():
