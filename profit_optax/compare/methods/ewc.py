@@ -64,7 +64,7 @@ def fisher(loss: Loss, params: chex.ArrayTree, batches: Iterable[Any]) -> chex.A
 def consolidated(
     loss: Loss, start: chex.ArrayTree, stiffness: chex.ArrayTree, strength: float | jax.Array = 1000.0
 ) -> Loss:
-    """A loss + strength/2 Σ F (θ − θ₀)².
+    """A loss + strength/2 Σ F ‖θ − θ₀‖².
 
     Args:
       loss: `loss(params, batch)`, a scalar.
@@ -98,7 +98,7 @@ def consolidated(
 
 
 def ewc(strength: float = 1000.0, main: Main = optax.adamw) -> Method:
-    """`main` on the loss + strength/2 Σ F (θ − θ₀)². It needs `Task.old_batches`, of which at most 50 are read.
+    """`main` on the loss + strength/2 Σ F ‖θ − θ₀‖². It needs `Task.old_batches`, of which at most 50 are read.
 
     The Fisher information takes a gradient for every old example before the first step; they are not counted.
     """
