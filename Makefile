@@ -9,7 +9,7 @@ UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_p
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo format frontier gpu growth lint map rounding scale targets targets-test test toy warmup
+.PHONY: help bench cifar clean demo format frontier gpu growth lint map motion rounding scale targets targets-test test toy vision warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -25,6 +25,8 @@ help:
 	@echo "make toy     the paper's toy problem, Table 1 (ARGS=--help)"
 	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
 	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
+	@echo "make vision  a pretrained CIFAR-10 network and a thousand new examples: make vision ARGS='--data FOLDER --weights FILE'"
+	@echo "make motion  trajectories of one kind of agent, then another: make motion ARGS='--data FILE' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
@@ -67,6 +69,12 @@ warmup: $(VENV)/.demo
 
 cifar: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.forgetting cifar $(ARGS)
+
+vision: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting vision $(ARGS)
+
+motion: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting motion $(ARGS)
 
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
