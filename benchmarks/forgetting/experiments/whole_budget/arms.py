@@ -5,6 +5,7 @@ from typing import Any
 
 import chex
 import jax
+import jax.numpy as jnp
 import optax
 
 from profit_optax import compare, orthogonalize_to_previous
@@ -42,11 +43,13 @@ def profit(n_ref: int, ratio: float, warmup: float = WARMUP) -> Method:
     def optimizer(setting: Setting) -> Any:
         main, warmup_steps = cosine(setting), round(warmup * setting.steps)
 
-        def reference(count: jax.Array) -> Any:
-            # It counts its own steps, which begin after the warm-up.
-            return main(warmup_steps + count // n_ref) / ratio
+        def reference(count: jax.Array) -> jax.Array:
+            # Where nothing is displaced nothing is projected, and PROFIT is AdamW on the step's last batch. A branch,
+            # which `warmup_steps` of `profit` is, makes gradients of convolutions many times slower on a CPU.
+            step = count // n_ref
+            return jnp.where(step < warmup_steps, 0.0, main(step) / ratio)
 
-        return profit_closure(optax.adamw(main), optax.sgd(reference), n_ref, warmup_steps=warmup_steps)
+        return profit_closure(optax.adamw(main), optax.sgd(reference), n_ref)
 
     name = "PROFIT" if warmup else "PROFIT, no warm-up"
     return Method(name, optimizer, gradients=n_ref + 1, closure=True)
@@ -67,16 +70,16 @@ def sgd() -> Method:
     return Method("SGD", lambda setting: optax.sgd(cosine(setting), MOMENTUM), rate_factor=SGD_FACTOR)
 
 
-def l2_sp() -> Method:
-    """AdamW with a pull to the start, but for a head that is fresh."""
+def l2_sp(fresh_head: bool = False) -> Method:
+    """AdamW with a pull to the start, but for a head that is fresh: then it needs `Task.head`."""
 
     def optimizer(setting: Setting) -> Any:
         pull = compare.pull_to_start(PULL)
-        if setting.task.head is not None:
+        if fresh_head:
             pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, in_head(setting, params)))
         return optax.chain(pull, optax.adamw(cosine(setting)))
 
-    return Method(f"L2-SP {PULL:g}", optimizer)
+    return Method(f"L2-SP {PULL:g}", optimizer, needs=("head",) if fresh_head else ())
 
 
 def head_only() -> Method:
@@ -91,7 +94,7 @@ def head_only() -> Method:
 
 def halfway() -> Method:
     """WiSE-FT: halfway from the start to where the baseline ended. It trains nothing."""
-    return dataclasses.replace(compare.wise_ft(alphas=(HALFWAY,)), name=f"WiSE-FT {HALFWAY:g} of AdamW")
+    return dataclasses.replace(compare.METHODS["wise_ft"](alphas=(HALFWAY,)), name=f"WiSE-FT {HALFWAY:g} of AdamW")
 
 
 def cosine(setting: Setting) -> optax.Schedule:

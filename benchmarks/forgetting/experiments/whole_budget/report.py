@@ -29,7 +29,7 @@ class Score(NamedTuple):
 
 
 def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
-    """The whole budget, then as many steps as PROFIT takes, then old at equal new, and how rates were picked.
+    """The whole budget, as many steps as PROFIT takes, old at equal new where there are curves, how rates were picked.
 
     Args:
       outcome: what was measured.
@@ -49,11 +49,9 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
             f"### As many steps as {plan.steps_of.name}: {plan.fewer_gradients:,} gradients each",
             _table(outcome.fewer, scores, {}),
         ]
-    text += [
-        "### Old at equal new",
-        "```\n" + outcome.whole.table().strip("\n") + "\n```",
-        _picked(outcome, plan),
-    ]
+    if plan.evaluations > 1:
+        text += ["### Old at equal new", "```\n" + outcome.whole.table().strip("\n") + "\n```"]
+    text.append(_picked(outcome, plan))
     return "\n\n".join(text)
 
 

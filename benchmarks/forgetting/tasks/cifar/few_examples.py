@@ -74,8 +74,8 @@ class Sizes(NamedTuple):
     """
 
     examples: int = 1000
-    held_out: int = 2000
-    test: int = 2000
+    held_out: int = 1000
+    test: int = 1000
     batch: int = 32
 
 

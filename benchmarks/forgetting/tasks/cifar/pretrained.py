@@ -2,7 +2,8 @@
 
 Weights are those of the public repository akamaster/pytorch_resnet_cifar10 (BSD licence), as NumPy's archive of the
 arrays of their state dictionary under the same names: `numpy.savez(path, **arrays)`, convolutions [out, in, h, w].
-Normalisations keep the running statistics that the weights come with; their scales and biases are trained.
+Normalisations keep the running statistics that the weights come with; their scales and biases are trained. On a CPU
+the gradients must be outside of loops and branches of a program, in which XLA's convolutions are many times slower.
 """
 
 from pathlib import Path
@@ -13,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.forgetting.tasks.arrays import ArraysError, load_arrays
-from benchmarks.forgetting.tasks.cifar.networks import convolution, convolution_as_product
+from benchmarks.forgetting.tasks.cifar.networks import convolution
 
 _MEAN, _SPREAD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _EPSILON = 1e-5
@@ -72,9 +73,7 @@ def _block(x: jax.Array, block: chex.ArrayTree, kept: chex.ArrayTree, stride: in
 
 
 def _normed(x: jax.Array, layer: chex.ArrayTree, kept: chex.ArrayTree, stride: int) -> jax.Array:
-    # In the branch of a warm-up XLA's own convolutions are as slow on a CPU as in a loop.
-    on_cpu = jax.default_backend() == "cpu"
-    x = (convolution_as_product if on_cpu else convolution)(x, layer["kernel"], stride)
+    x = convolution(x, layer["kernel"], stride)
     return (x - kept["mean"]) * jax.lax.rsqrt(kept["variance"] + _EPSILON) * layer["scale"] + layer["bias"]
 
 

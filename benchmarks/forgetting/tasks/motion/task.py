@@ -30,7 +30,7 @@ class Recipe(NamedTuple):
       width: of the network.
     """
 
-    steps: int = 6000
+    steps: int = 4000
     batch: int = 64
     width: int = 64
 
@@ -119,7 +119,7 @@ def make_loss(network: Forecaster) -> Callable[[chex.ArrayTree, jax.Array], jax.
     def loss(params: chex.ArrayTree, windows: jax.Array) -> jax.Array:
         futures: Any = network.apply({"params": params}, windows[:, :PAST])
         truth = windows[:, None, PAST:]
-        distance = jnp.mean(optax.huber_loss(futures.positions, truth, _HUBER), axis=(2, 3))
+        distance = jnp.mean(optax.huber_loss(futures.positions, truth, delta=_HUBER), axis=(2, 3))
         nearest = jnp.argmin(distance, axis=1)
         told = optax.softmax_cross_entropy_with_integer_labels(futures.logits, nearest)
         return jnp.mean(jnp.min(distance, axis=1)) + 0.1 * jnp.mean(told)
