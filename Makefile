@@ -9,7 +9,8 @@ UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_p
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo format frontier gpu growth lint map motion rounding scale targets targets-test test toy vision warmup
+.PHONY: help bench cifar clean demo format frontier gpu growth kills lint map motion mutations properties rounding scale \
+	soak targets targets-test test toy vision warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -28,6 +29,10 @@ help:
 	@echo "make vision  a pretrained CIFAR-10 network and a thousand new examples: make vision ARGS='--data FOLDER --weights FILE'"
 	@echo "make motion  trajectories of one kind of agent, then another: make motion ARGS='--data FILE' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
+	@echo "make properties  properties of random trees and optimizers, thousands of each (SEED=...)"
+	@echo "make mutations  break the package at one place at a time: does a test notice? (ARGS=--help)"
+	@echo "make kills   a run with checkpoints, killed fifty times at random moments (ARGS=--help)"
+	@echo "make soak    each form for 100,000 steps: does anything grow or drift? (ARGS=--help)"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
 	@echo "make clean   remove .venv, caches and outputs"
@@ -85,6 +90,20 @@ test: lint
 	$(BIN)/python -m pytest README.md
 	JAX_ENABLE_X64=1 $(PYTEST) tests/x64
 	XLA_FLAGS="--xla_force_host_platform_device_count=8 $(UNOPTIMIZED)" $(PYTEST) tests/multidevice
+
+# Another seed every time, which is printed: `make properties SEED=...` repeats it.
+properties: SEED ?= $(shell date +%s)
+properties: $(VENV)/.dev
+	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) tests/test_properties.py --hypothesis-profile=properties --hypothesis-seed=$(SEED) $(ARGS)
+
+mutations: $(VENV)/.dev
+	@$(BIN)/python -m tests.mutations $(ARGS)
+
+kills: $(VENV)/.dev
+	@$(BIN)/python -m tests.checkpoint.killed $(ARGS)
+
+soak: $(VENV)/.dev
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

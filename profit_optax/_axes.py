@@ -48,7 +48,7 @@ def like_sums(x: jax.Array, axis_name: Any, tree: Any) -> jax.Array:
         return x
     leaves = zip(jax.tree.leaves(tree), leaf_axes(axis_name, tree), strict=True)
     apart = frozenset().union(*(_varying_axes(leaf).difference(axes) for leaf, axes in leaves))
-    return lax.pcast(x, tuple(sorted(apart, key=str)), to="varying") if apart else x
+    return _varying(x, tuple(sorted(apart, key=str))) if apart else x
 
 
 def sum_leaves(values: Sequence[Any], axes: Sequence[Axes], initial: Any) -> Any:
@@ -131,7 +131,17 @@ def _as_axes(axes: Any) -> Axes:
 
 
 def _varying_axes(x: Any) -> frozenset[Any]:
-    return frozenset(jax.typeof(x).manual_axis_type.varying)
+    of: Any = jax.typeof(x)
+    # JAX before 0.10 has them under another name.
+    return frozenset(of.manual_axis_type.varying if hasattr(of, "manual_axis_type") else of.vma)
+
+
+def _varying(x: jax.Array, axes: Axes) -> jax.Array:
+    """`x` as types have it of what differs along `axes`."""
+    if hasattr(lax, "pcast"):
+        return lax.pcast(x, axes, to="varying")
+    # JAX before 0.8.2 has it under another name.
+    return lax.pvary(x, axes)  # type: ignore[attr-defined]
 
 
 def is_tracked(axis: Any, remedy: str) -> bool:

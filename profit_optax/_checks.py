@@ -62,7 +62,7 @@ _COUNT_REMEDIES = {
 def check_choice(name: str, value: Any, choices: Iterable[str]) -> None:
     """An error unless `value` is one of `choices`."""
     choices = tuple(choices)
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}. Pass one of these.")
 
 
@@ -86,22 +86,24 @@ def check_axis_name(value: Any) -> None:
 
 
 def check_positive(name: str, value: Any) -> None:
-    """An error unless `value` is a number above 0. Traced values, such as injected ones, cannot be looked at."""
+    """An error unless `value` is a finite number above 0. Traced values, such as injected ones, cannot be looked at."""
     known: Any = (jax.Array, *_NUMBERS)
-    if not isinstance(value, known) or np.ndim(value):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, known) or np.ndim(value):
         raise TypeError(
             f"{name} must be a number above 0, got {value!r} of type {type(value).__name__}. For a ratio that changes, "
             "build the form from two optimizers with schedules of their own."
         )
-    if not isinstance(value, jax.Array) and not value > 0:
-        raise ValueError(f"{name} must be above 0, got {value!r}. The paper's values lie between 10 and 10,000.")
+    if not isinstance(value, jax.Array) and not 0 < value < np.inf:
+        raise ValueError(
+            f"{name} must be above 0 and finite, got {value!r}. The paper's values lie between 10 and 10,000."
+        )
 
 
 def check_decay(name: str, value: Any) -> None:
     """An error unless `value` is a number in [0, 1), or a schedule. Traced values cannot be looked at."""
-    if callable(value) or isinstance(value, jax.Array):
+    if callable(value) or (isinstance(value, jax.Array) and not np.ndim(value)):
         return
-    if isinstance(value, bool) or not isinstance(value, _NUMBERS) or np.ndim(value):
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, _NUMBERS) or np.ndim(value):
         raise TypeError(
             f"{name} must be a number in [0, 1) or a schedule of steps, got {value!r} of type {type(value).__name__}. "
             "Pass 0 to remember the last gradient alone."
@@ -111,12 +113,16 @@ def check_decay(name: str, value: Any) -> None:
 
 
 def check_rate(name: str, value: Any) -> None:
-    """An error unless `value` is a number or a schedule. Traced values, such as injected ones, are numbers."""
-    if not (callable(value) or isinstance(value, (jax.Array, *_NUMBERS))) or np.ndim(value):
+    """An error unless `value` is a finite number or a schedule. Traced values, such as injected ones, are numbers."""
+    known: Any = (jax.Array, *_NUMBERS)
+    is_number = isinstance(value, known) and not isinstance(value, (bool, np.bool_)) and not np.ndim(value)
+    if not (callable(value) or is_number):
         raise TypeError(
             f"{name} must be a number or a schedule of steps, got {value!r} of type {type(value).__name__}. Pass one "
             "such as 1e-4 or optax.cosine_decay_schedule(1e-4, 1000)."
         )
+    if is_number and not isinstance(value, jax.Array) and not np.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value!r}. Pass a number such as 1e-4, or a schedule of steps.")
 
 
 def check_option_of_form(name: str, value: Any, only: Any, form: str) -> None:
@@ -139,7 +145,7 @@ def check_dtype(name: str, value: Any) -> jnp.dtype | None:
         )
     try:
         dtype = jnp.dtype(value)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise TypeError(f'{name} must be a dtype or None, got {value!r}. Pass one such as "bfloat16".') from error
     if not jnp.issubdtype(dtype, jnp.floating):
         raise TypeError(
@@ -205,6 +211,15 @@ def check_unroll(value: Any) -> None:
         check_count("unroll", value, minimum=1)
 
 
+def check_grads(name: str, grads: Any) -> None:
+    """An error if there are no gradients at all: a loop that trains nothing would look like one that does."""
+    if grads is None:
+        raise ValueError(
+            f"{name} must be a pytree of gradients like the parameters, got None. Pass what jax.grad(loss_fn)(params, "
+            "...) returns; single leaves may be None."
+        )
+
+
 def check_params(name: str, params: Any) -> None:
     """An error unless there are parameters: restoring them is part of the algorithm."""
     if params is None:
@@ -232,7 +247,8 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
             f"leading axis of length n_ref = {n_ref} (in warm-up too), or batches=() if your function needs no data."
         )
     for path, leaf in jax.tree.leaves_with_path(batches):
-        shape = jnp.shape(leaf)
+        # Of what is no array NumPy says that it has no axes.
+        shape = leaf.shape if hasattr(leaf, "shape") else np.shape(leaf)
         if shape[:1] != (n_ref,):
             remedy = "stack the batches with jax.tree.map(lambda *x: jnp.stack(x), *list_of_batches)"
             if n_ref == 1 and shape[:1] != (0,):
@@ -343,22 +359,25 @@ def check_inexact(*names_and_trees: Any) -> None:
 
 
 def check_mask(mask: Any, tree: Any) -> None:
-    """An error unless `mask` is a prefix pytree of bools for `tree`."""
-    for path, leaf in jax.tree.leaves_with_path(mask, is_leaf=_is_none):
+    """An error unless `mask` is a prefix pytree of bools for `tree`, with None where that has None."""
+    structure: Any = jax.tree.structure(mask)
+    try:
+        structure.flatten_up_to(tree)
+        misfit = None
+    except ValueError as error:
+        misfit = error
+    for path, leaf in jax.tree.leaves_with_path(mask, is_leaf=_is_none if misfit else None):
         if not isinstance(leaf, (bool, np.bool_)):
             raise TypeError(
                 f"mask must have True (trained) or False (frozen) as its leaves, got {leaf!r} of type "
                 f"{type(leaf).__name__} at {_name(path)}. It decides what is compiled: pass Python bools, or a "
                 "function of the parameters that returns them."
             )
-    structure: Any = jax.tree.structure(mask)
-    try:
-        structure.flatten_up_to(tree)
-    except ValueError as error:
+    if misfit:
         raise ValueError(
             f"mask must be a prefix pytree of bools for the parameters, got {structure}, which is no prefix of "
             f"{jax.tree.structure(tree)}. Write one bool for a whole branch, or one for each leaf."
-        ) from error
+        ) from misfit
 
 
 def check_state(form: str, state: Any, expected: type) -> None:

@@ -263,6 +263,22 @@ def choose(condition: jax.Array, function: Callable[[], T], otherwise: Callable[
     return function() if condition else otherwise()
 
 
+def choose_cheap(condition: jax.Array, function: Callable[[], T], otherwise: Callable[[], T]) -> T:
+    """`choose`, where both functions are cheap enough for accelerators to compute both.
+
+    There a branch stops the device until the host has read the condition, and what it returns cannot be written over
+    what it is given: it takes a copy of all of it. CPUs have neither trouble, and save the other function's work.
+    """
+    if not is_traced(condition):
+        return choose(condition, function, otherwise)
+    # Traced once for both platforms.
+    function, otherwise = jax.jit(function), jax.jit(otherwise)
+    return lax.platform_dependent(
+        cpu=lambda: lax.cond(condition, function, otherwise),
+        default=lambda: select(condition, function(), otherwise()),
+    )
+
+
 def is_traced(*trees: chex.ArrayTree) -> bool:
     """Whether any leaf is known to a program only, and not by its value."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

@@ -53,6 +53,7 @@ def trained(
       init: makes the states of the inner optimizers.
       state: these states, which tell what they were made for.
     """
+    _checks.check_grads("grads", grads)
     _checks.check_same_tree("grads", grads, "params", params, missing_leaves=True)
     pruned = prune(mask, params, grads)
     part = Trained(pruned, restrict(params, pruned))

@@ -48,7 +48,7 @@ def reject_nonfinite(
 
     Raises:
       TypeError: if `inner` is no optimizer, `max_consecutive_errors` no int, or `axis_name` has a leaf that is no name.
-      ValueError: if `max_consecutive_errors` is negative.
+      ValueError: if `max_consecutive_errors` is negative and, when `update` is called, for another optimizer's state.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -82,6 +82,7 @@ def reject_nonfinite(
         params: chex.ArrayTree | None = None,
         **extra_args: Any,
     ) -> tuple[chex.ArrayTree, RejectNonfiniteState]:
+        _checks.check_state("reject_nonfinite", state, RejectNonfiniteState)
         updates, inner_state = update_inner(updates, state.inner_state, params, **extra_args)
         bad = [jnp.any(~jnp.isfinite(x)).astype(jnp.float32) for x in jax.tree.leaves(updates)]
         finite = _axes.max_leaves(bad, _axes.leaf_axes(axis_name, updates), jnp.zeros(())) == 0

@@ -6,6 +6,7 @@ import chex
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from profit_optax import _checks, _cycle, _masking, _projection
 
@@ -101,6 +102,9 @@ def orthogonalize_to_previous(
         updates: chex.ArrayTree, state: OrthogonalizeToPreviousState, params: chex.ArrayTree | None = None
     ) -> tuple[chex.ArrayTree, OrthogonalizeToPreviousState]:
         _checks.check_state("orthogonalize_to_previous", state, OrthogonalizeToPreviousState)
+        _checks.check_grads("updates", updates)
+        if params is not None:
+            _checks.check_same_tree("updates", updates, "params", params, missing_leaves=True)
         pruned = _masking.prune(mask, updates if params is None else params, updates)
         _checks.check_same_tree("updates", pruned, "previous", state.previous, missing_leaves=True)
         _checks.check_inexact("updates", pruned)
@@ -121,11 +125,15 @@ def orthogonalize_to_previous(
             square=None if keeps_average or not same_dtypes else state.metrics.gradient_norm**2,
             active=active,
         )
-        previous = grads
         if keeps_average:
             kept = decay(state.count) if callable(decay) else decay
             finite = jnp.isfinite(metrics.gradient_norm)
             previous = jax.tree.map(lambda g, m: jnp.where(finite, _average(kept, m, g), m), grads, state.previous)
+        else:
+            # Never the old memory, which XLA for accelerators cannot know: into a donated buffer it writes what it
+            # computes from that buffer's content; anything else takes a copy of the content first. CPUs need no copy.
+            never = lax.platform_dependent(state.count, cpu=jnp.zeros_like, default=jnp.negative) > 0
+            previous = _cycle.select(never, state.previous, _cycle.like(grads, state.previous))
         projected = _masking.restrict(projected, pruned)
         return _masking.whole_updates(projected, updates, updates if params is None else params), (
             OrthogonalizeToPreviousState(

@@ -65,7 +65,9 @@ def profit_transparent(
 
     Returns:
       A `GradientTransformationExtraArgs` whose updates have the dtypes of the gradients. Its state, a
-      `ProfitTransparentState`, holds two more copies of the parameters (θ and Δ). Restoring is within one unit in the
+      `ProfitTransparentState`, holds two more copies of the parameters (θ and Δ). On GPUs and TPUs every call runs both
+      inner optimizers and keeps what one of them makes: nothing beside AdamW's gradients, something for an optimizer
+      that is dear by itself, such as `optax.contrib.muon`. Restoring is within one unit in the
       last place of max(|θ|, |θ + Δ|) in the dtype of the updates, and errors do not build up.
 
     Raises:
@@ -178,7 +180,7 @@ def profit_transparent(
         main = state.reference_step == n_ref
         if options.warmup_steps:
             main |= state.count < options.warmup_steps
-        target, state = _cycle.choose(main, main_call, reference_call)
+        target, state = _cycle.choose_cheap(main, main_call, reference_call)
         moved = _cycle.move(displaced, target, like=grads)
         return _masking.whole_updates(moved, updates, params), state
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from profit_optax import _axes
+from profit_optax import _axes, _checks
 
 
 def reduced_value_and_grad(
@@ -35,7 +35,7 @@ def reduced_value_and_grad(
       It is a `value_and_grad_fn` for `profit`, and makes the gradients for any optimizer.
 
     Raises:
-      TypeError: if `loss_fn` is no function, or `axis_name` neither a name nor a tuple of names.
+      TypeError: if `loss_fn` is no function, `axis_name` neither a name nor a tuple of names, or `has_aux` no bool.
       ValueError: if `axis_name` names an axis twice; when traced, if it is not an axis of a surrounding `shard_map` or
         `pmap`, and, where types tell (`check_vma=True`), if the parameters differ along it or the loss does not.
 
@@ -72,6 +72,7 @@ def reduced_value_and_grad(
       leaves by its number of devices.
     """
     axes = _check_axes(axis_name)
+    _checks.check_flag("has_aux", has_aux)
     if not callable(loss_fn):
         raise TypeError(
             f"loss_fn must be a function (params, batch) -> loss, got {type(loss_fn).__name__}. "

@@ -5,7 +5,7 @@ and sees from the trace whether it used them.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import chex
@@ -167,7 +167,7 @@ def group_batches(batches: Iterable[Any], size: int) -> Iterator[Any]:
       stacked by JAX, others by NumPy, so that they stay on the host until the step takes them.
 
     Raises:
-      TypeError: if `size` is no int.
+      TypeError: if `batches` is no iterable of batches, or `size` no int.
       ValueError: if `size` is below 1 and, while iterating, if a batch has another structure, shape or dtype than the
         first one of its group, such as a last batch with fewer examples: let the loader drop or fill it.
 
@@ -184,7 +184,17 @@ def group_batches(batches: Iterable[Any], size: int) -> Iterator[Any]:
     .. note::
       It holds no state of the loader: after a restart the loader continues at a multiple of `size` batches.
     """
-    return _groups(iter(batches), _checks.check_count("size", size, minimum=1))
+    try:
+        # Of these an iterator would yield letters and keys.
+        iterator = None if isinstance(batches, (str, bytes, Mapping)) else iter(batches)
+    except TypeError:
+        iterator = None
+    if iterator is None:
+        raise TypeError(
+            f"batches must be an iterable of batches, such as a loader or a list, got {batches!r} of type "
+            f"{type(batches).__name__}. One batch by itself makes a list of one: [batch]."
+        )
+    return _groups(iterator, _checks.check_count("size", size, minimum=1))
 
 
 def _groups(batches: Iterator[Any], size: int) -> Iterator[Any]:

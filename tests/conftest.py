@@ -24,8 +24,17 @@ HERE = Path(__file__).parent
 # A test that needs a broadcast between ranks writes it out: silent ones hide mistakes.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The same examples in every run. A failure prints the decorator that replays it.
+# The same hundred examples in every run. A failure prints the decorator that replays it.
 hypothesis.settings.register_profile("suite", derandomize=True, print_blob=True, deadline=None, database=None)
+# `make properties`: fifty times as many, others in every run, which `--hypothesis-seed` repeats.
+hypothesis.settings.register_profile(
+    "properties",
+    max_examples=5000,
+    print_blob=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
 hypothesis.settings.load_profile("suite")
 
 

@@ -1,5 +1,6 @@
 """The three forms side by side: every public optimizer, the loops that drive them, and optimizers that tell on them."""
 
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -225,3 +226,9 @@ def refusing_extra_args(inner: optax.GradientTransformation) -> optax.GradientTr
         return inner.update(updates, state, params)
 
     return optax.GradientTransformationExtraArgs(inner.init, update)
+
+
+def branches(program: str) -> int:
+    """How many branches on values a lowered program has; those on the platform are constants, which XLA folds."""
+    indices = re.findall(r'"stablehlo\.case"\((%\w+)\)', program)
+    return sum(f"{index} = stablehlo.convert" in program for index in indices)

@@ -229,6 +229,21 @@ def test_a_mask_that_does_not_fit_is_told_of(make, mask, error, words):
         make(optax.sgd(0.1), optax.sgd(0.01), mask=mask).init(regression.params())
 
 
+@pytest.mark.parametrize("form", ["closure", "subtract", "transparent", "lagged"])
+@pytest.mark.parametrize("made", [True, False])
+def test_a_mask_has_none_where_the_parameters_have_none(form, made):
+    # As `jax.tree.map` makes it of Equinox's parameters, in which None stands for what is not trained.
+    params = {"a": jnp.array([1.0, 2.0]), "none": None, "frozen": jnp.ones((2, 1))}
+    shapes = lambda params: jax.tree.map(lambda x: x.shape == (2,), params)  # noqa: E731
+    mask = shapes if made else shapes(params)
+    make = FORMS[form] if form in FORMS else lambda *_, mask: profit_adamw(0.1, form="lagged", mask=mask)
+    tx = make(optax.adamw(0.1), optax.sgd(0.01), mask=mask)
+    found, _ = loop(tx, params, lambda p: jax.tree.map(turned, p))
+    assert found["none"] is None
+    np.testing.assert_array_equal(found["frozen"], params["frozen"])
+    assert np.all(found["a"] != params["a"])
+
+
 def test_axes_of_masked_leaves_may_be_named_all_the_same():
     # The prefix for axes goes deeper than that of the mask.
     params = {"w": jnp.ones(2), "frozen": {"a": jnp.ones(2), "b": jnp.ones(2)}}

@@ -1,3 +1,4 @@
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +35,28 @@ def test_a_cycle_equals_one_step_of_the_closure_form(n_ref, warmup_steps, refere
     np.testing.assert_allclose(at_main_calls.displacement_norm, closure.metrics.displacement_norm, rtol=1e-4)
     assert 0 < np.sum(closure.metrics.conflict[warmup_steps:]) < steps - warmup_steps
     assert calls.state.count == closure.state.count == steps
+
+
+@pytest.mark.parametrize("n_ref", [1, 2])
+def test_accelerators_run_both_optimizers_and_keep_what_one_of_them_makes(n_ref, monkeypatch):
+    optimizers = optax.adam(0.05), optax.sgd(0.02, momentum=0.5)
+    theta, batches = regression.params(), regression.data(6, n_ref + 1)
+    calls = []
+    for platforms in ("cpu", "default"):
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *x, platforms=platforms, **each: each[platforms](*x))
+        tx = profit_transparent(*optimizers, n_ref, warmup_steps=1)
+        calls.append(forms.run_calls(tx, theta, forms.one_batch_a_call(batches, warmup_steps=1)))
+    eps = np.finfo(np.float32).eps
+    chex.assert_trees_all_close(*calls, rtol=100 * eps, atol=10 * eps)
+    assert calls[1].state.optimizer_state[0].count == 6
+
+
+@pytest.mark.parametrize(("platform", "branches"), [("cpu", 1), ("cuda", 0), ("tpu", 0)])
+def test_programs_for_accelerators_have_no_branch(platform, branches):
+    tx = profit_transparent(optax.adam(0.05), optax.sgd(0.02), warmup_steps=1)
+    theta = regression.params()
+    program = stepper(tx).trace(theta, tx.init(theta), theta).lower(lowering_platforms=(platform,)).as_text()
+    assert forms.branches(program) == branches
 
 
 def stepper(tx):

@@ -1,9 +1,10 @@
 """A fine-tuning run with Orbax checkpoints, in a process of its own: `python -m tests.checkpoint.run ACTION ...`.
 
-    straight OUT               trains from the beginning to the end
+    straight OUT [CALLS]       trains from the beginning to the end
     endless DIRECTORY          trains, saves a checkpoint at the middle, says so, and trains on until it is killed
     resume DIRECTORY OUT       trains from the checkpoint to the end
     resave DIRECTORY OTHER     restores the checkpoint and saves it elsewhere
+    lives DIRECTORY OUT CALLS  trains to call CALLS from the last one that was saved; saves and names every call
 
 Each form trains on its own, with the arrays sharded over all devices of the process. OUT is an archive of parameters,
 state and θ of each form at its end, and, of a resumed run, as they were restored.
@@ -96,10 +97,28 @@ def archive(name: str, run: Any) -> dict[str, np.ndarray]:
     return {f"{name}{jax.tree_util.keystr(path)}": np.asarray(x) for path, x in jax.tree.leaves_with_path(run)}
 
 
-def straight(out: str) -> None:
+def straight(out: str, calls: str = str(END)) -> None:
     arrays = {}
     for form in FORMS:
-        arrays |= archive(f"{form} end", train(form, initial(form), 0, END))
+        arrays |= archive(f"{form} end", train(form, initial(form), 0, int(calls)))
+    np.savez(out, **arrays)
+
+
+def lives(directory: str, out: str, calls: str) -> None:
+    arrays = {}
+    for form in FORMS:
+        train_step = make_train_step(loss_fn, FORMS[form])
+        with ocp.CheckpointManager(Path(directory) / form, options=ocp.CheckpointManagerOptions(max_to_keep=2)) as kept:
+            done = kept.latest_step()
+            run = initial(form) if done is None else kept.restore(done, args=ocp.args.StandardRestore(abstract(form)))
+            params, opt_state = run["params"], run["opt_state"]
+            for call in range(done or 0, int(calls)):
+                params, opt_state, _ = train_step(params, opt_state, batches_of(form, call))
+                # Written while the next step is taken: what may be ended is a write, too.
+                kept.save(call + 1, args=ocp.args.StandardSave({"params": params, "opt_state": opt_state}))
+                print(f"{form} {call}", flush=True)
+            kept.wait_until_finished()
+        arrays |= archive(f"{form} end", {"params": params, "opt_state": opt_state})
     np.savez(out, **arrays)
 
 
@@ -129,4 +148,5 @@ def resave(directory: str, other: str) -> None:
 
 if __name__ == "__main__":
     action, *arguments = sys.argv[1:]
-    {"straight": straight, "endless": endless, "resume": resume, "resave": resave}[action](*arguments)
+    actions = {"straight": straight, "endless": endless, "resume": resume, "resave": resave, "lives": lives}
+    actions[action](*arguments)
