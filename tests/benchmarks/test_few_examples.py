@@ -115,8 +115,9 @@ class Quarters:
 
     @staticmethod
     def logits(params, statistics, images):
-        quarters = images.reshape(-1, 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 255
-        return quarters * params["backbone"]["scale"] @ params["head"]["kernel"] + params["head"]["bias"]
+        quarters = images.reshape(-1, 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 25
+        head = params["head"]
+        return quarters * params["backbone"]["scale"][None] @ head["kernel"] + head["bias"][None]
 
 
 @pytest.mark.parametrize("kind", ["classes", "rotated"])
@@ -124,13 +125,13 @@ def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monk
     monkeypatch.setattr(few_examples_module, "logits", Quarters.logits)
     for name, found in (("load", Pretrained(Quarters.params, {})), ("cifar10", TEN), ("cifar100", HUNDRED)):
         monkeypatch.setattr(vision, name, lambda path, found=found: found)
-    arguments = ["vision", "--data", "there", "--weights", "there", "--quick", "--tasks", kind]
+    arguments = ["vision", "--data", "there", "--weights", "there", "--quick", "--tasks", kind, "--gradients", "200"]
     arguments += ["--output", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "vision.md").read_text(encoding="utf-8")
     methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
-    assert re.findall(r"^\| ([^|]+) \|.* 20 \|", text, re.MULTILINE) == methods + ["head only"] * (kind == "classes")
+    assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == methods + ["head only"] * (kind == "classes")
     runs = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("runs/*")}
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("runs/*")} == runs

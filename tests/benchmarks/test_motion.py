@@ -23,7 +23,7 @@ from benchmarks.forgetting.tasks.motion.task import (
 )
 from benchmarks.forgetting.tasks.motion.windows import SOURCES, load, split
 
-RECIPE = Recipe(steps=100, batch=16, width=8)
+RECIPE = Recipe(steps=400, batch=16, width=8)
 
 
 def straight(count, speed, seed=0):
@@ -91,6 +91,7 @@ def test_the_old_model_learns_and_an_old_model_of_another_kind_does_worse():
     task = motion("slow", params, fast, slow, RECIPE, tuning=False)
     start, end = (task.evaluate(each) for each in (init_params(RECIPE), params))
     assert end["old"] > 0.5 * start["old"]
+    assert end["old"] > task.evaluate(train_old(slow, RECIPE))["old"]
     assert set(end) == {"old", "new", "old fde", "new fde"}
     assert max(end.values()) < 0
 
@@ -112,7 +113,7 @@ def test_a_seed_trains_on_its_own_half_and_is_scored_on_other_windows():
 
 
 def test_the_command_reports_errors_and_keeps_the_old_model(tmp_path):
-    write_windows(tmp_path / "windows.npz")
+    write_windows(tmp_path / "windows.npz", 400)
     arguments = ["motion", "--data", str(tmp_path / "windows.npz"), "--new", "pedestrians", "--quick"]
     arguments += ["--output", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments)

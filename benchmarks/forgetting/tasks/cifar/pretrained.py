@@ -48,12 +48,13 @@ def load(path: Path) -> Pretrained:
 
 def logits(params: chex.ArrayTree, statistics: chex.ArrayTree, images: jax.Array) -> jax.Array:
     """The head's outputs, [n, classes], for uint8 images [n, 32, 32, 3]."""
-    return features(params["backbone"], statistics, images) @ params["head"]["kernel"] + params["head"]["bias"]
+    head = params["head"]
+    return features(params["backbone"], statistics, images) @ head["kernel"] + head["bias"][None]
 
 
 def features(backbone: chex.ArrayTree, statistics: chex.ArrayTree, images: jax.Array) -> jax.Array:
     """What the head sees, [n, features]."""
-    x = (images.astype(jnp.float32) / 255 - jnp.array(_MEAN)) / jnp.array(_SPREAD)
+    x = (images.astype(jnp.float32) / 255 - _by_channel(jnp.array(_MEAN))) / _by_channel(jnp.array(_SPREAD))
     x = jax.nn.relu(_normed(x, backbone["stem"], statistics["stem"], 1))
     for stage in _STAGES:
         blocks = zip(backbone[f"stage{stage}"], statistics[f"stage{stage}"], strict=True)
@@ -74,7 +75,12 @@ def _block(x: jax.Array, block: chex.ArrayTree, kept: chex.ArrayTree, stride: in
 
 def _normed(x: jax.Array, layer: chex.ArrayTree, kept: chex.ArrayTree, stride: int) -> jax.Array:
     x = convolution(x, layer["kernel"], stride)
-    return (x - kept["mean"]) * jax.lax.rsqrt(kept["variance"] + _EPSILON) * layer["scale"] + layer["bias"]
+    mean, variance, scale, bias = map(_by_channel, (kept["mean"], kept["variance"], layer["scale"], layer["bias"]))
+    return (x - mean) * jax.lax.rsqrt(variance + _EPSILON) * scale + bias
+
+
+def _by_channel(x: jax.Array) -> jax.Array:
+    return x[None, None, None]
 
 
 def _named(arrays: dict[str, jax.Array]) -> Pretrained:

@@ -76,7 +76,7 @@ class Layer(nn.Module):
         value = Projection(groups * size, self.rank, name="value")(normed).reshape(split)
         scores = jnp.einsum("nqghd,nkgxd->nghqk", query, key) / size**0.5
         past = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-        weights = jax.nn.softmax(jnp.where(past, scores, -jnp.inf))
+        weights = jax.nn.softmax(jnp.where(past[None, None, None], scores, -jnp.inf))
         mixed = jnp.einsum("nghqk,nkgxd->nqghd", weights, value).reshape(x.shape)
         x += Projection(width, 0, name="output")(mixed)
         normed = nn.RMSNorm(self.shape.epsilon, name="perceptron_norm")(x)
@@ -125,11 +125,11 @@ def logits(shape: Shape, params: chex.ArrayTree, adapters: chex.ArrayTree, token
 def rotations(shape: Shape, length: int) -> jax.Array:
     """By which angle each pair of a head's numbers is turned at each position, [length, size/2]."""
     size = shape.width // shape.heads
-    return jnp.arange(length)[:, None] * shape.base ** (-jnp.arange(0, size, 2) / size)
+    return jnp.arange(length)[:, None] * shape.base ** (-jnp.arange(0, size, 2) / size)[None]
 
 
 def rotated(x: jax.Array, turns: jax.Array) -> jax.Array:
     """Neighbouring numbers of [n, length, groups, heads, size] as pairs, each turned."""
-    cos, sin = (function(turns)[:, None, None] for function in (jnp.cos, jnp.sin))
+    cos, sin = (function(turns)[None, :, None, None] for function in (jnp.cos, jnp.sin))
     even, odd = x[..., ::2], x[..., 1::2]
     return jnp.stack([even * cos - odd * sin, even * sin + odd * cos], axis=-1).reshape(x.shape)

@@ -37,12 +37,13 @@ class Forecaster(nn.Module):
     def __call__(self, past: jax.Array) -> Futures:
         x = past / _UNIT
         x = jnp.concatenate([x, jnp.diff(x, axis=1, prepend=x[:, :1])], axis=-1)
-        x = nn.Dense(self.width)(x) + self.param("times", nn.initializers.normal(0.02), (PAST, self.width))
+        times = self.param("times", nn.initializers.normal(0.02), (PAST, self.width))
+        x = nn.Dense(self.width)(x) + times[None]
         for _ in range(self.encoder_layers):
             x = Layer(self.heads)(x, None)
         memory = nn.LayerNorm()(x)
         query = self.param("queries", nn.initializers.normal(1.0), (self.queries, self.width))
-        y = jnp.broadcast_to(query, (len(past), *query.shape))
+        y = jnp.broadcast_to(query[None], (len(past), *query.shape))
         for _ in range(self.decoder_layers):
             y = Layer(self.heads)(y, memory)
         outputs = nn.Dense(FUTURE * 2 + 1, name="head")(nn.LayerNorm()(y))
