@@ -1,6 +1,7 @@
 """What the benchmarks' commands have in common: options, folders, progress, tables."""
 
 import contextlib
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -9,6 +10,10 @@ from typing import Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+# Counts beyond these would take weeks, or no machine has room for them: they are slips of the finger.
+MOST_STEPS = 10**6
+_MOST_COUNT = 10**12
 
 
 def or_quick(full: Any, quick: Any) -> str:
@@ -38,9 +43,24 @@ def parse_names(known: Iterable[str], hint: str | None = None) -> Callable[[str]
 def parse_counts(text: str) -> tuple[int, ...]:
     """Positive whole numbers, separated by commas, as an increasing sequence."""
     parts = text.split(",")
-    if not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise typer.BadParameter(f"{text!r} is not a list of positive whole numbers such as 1,3.")
+    # Python reads no numbers of some thousand digits.
+    short = all(part.isdecimal() and len(part) < len(str(_MOST_COUNT)) for part in parts)
+    if not short or not all(map(int, parts)):
+        raise typer.BadParameter(f"{text!r} is not a list of positive whole numbers below {_MOST_COUNT:,} such as 1,3.")
     return tuple(sorted({int(part) for part in parts}))
+
+
+def parse_rates(text: str, hint: str | None = None) -> tuple[float, ...]:
+    """Learning rates, separated by commas; `hint` as in `parse_names`."""
+    try:
+        rates = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1e-4,3e-4.", param_hint=hint) from None
+    if not all(0 < rate < math.inf for rate in rates):
+        raise typer.BadParameter(f"every rate must be positive and finite, and {text!r} has another.", param_hint=hint)
+    if len(set(rates)) < len(rates):
+        raise typer.BadParameter(f"every rate must be given once, and {text!r} repeats one.", param_hint=hint)
+    return rates
 
 
 def make_folder(path: Path) -> None:
@@ -50,7 +70,8 @@ def make_folder(path: Path) -> None:
     except OSError as error:
         raise typer.BadParameter(f"{path} cannot be a folder: {error.strerror}.", param_hint="--output") from None
     if not os.access(path, os.W_OK):
-        raise typer.BadParameter(f"{path} cannot be written to.", param_hint="--output")
+        typer.echo(f"Error: {path} cannot be written to: name another folder with --output.", err=True)
+        raise typer.Exit(1)
 
 
 @contextlib.contextmanager
@@ -59,7 +80,7 @@ def ending_with(*errors: type[Exception]) -> Iterator[None]:
     try:
         yield
     except errors as error:
-        typer.echo(f"Error: {error}", err=True)
+        typer.echo(f"Error: {str(error) or type(error).__name__}", err=True)
         raise typer.Exit(1) from None
 
 

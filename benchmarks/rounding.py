@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import numpy as np
+import typer
 
 from benchmarks.forgetting.experiments.demo import ANGLE, BATCH
 from benchmarks.forgetting.report import environment
@@ -47,7 +48,7 @@ def measure(params: chex.ArrayTree, grads: chex.ArrayTree, dtype: str, rate: flo
 
 
 def main() -> None:
-    """Print the table."""
+    """Print how much of a displacement rounding takes: line 7 of Algorithm 1 as written, beside the sum of updates."""
     task = digits.rotated_digits(seeds=[0], angle=ANGLE)
     params = jax.tree.map(lambda x: x[0], task.params)
     batch = task.batch(task.data, task.train[0, :BATCH], jax.random.key(0))
@@ -72,4 +73,4 @@ def _cosine(x: np.ndarray, y: np.ndarray) -> float:
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

@@ -20,6 +20,7 @@ from benchmarks.commands import parse_names
 from benchmarks.cost.cases import Case, tree_bytes
 from benchmarks.cost.catalogue import BASES, CASES, FAMILIES, SINGLES, by_name
 from benchmarks.cost.stepper import compile_step
+from benchmarks.scale.hlo import Operation, operations
 
 # Leaves with less than this share of all trained parameters, such as biases, are no parameter-sized buffers.
 _SHARE = 0.01
@@ -27,26 +28,9 @@ _SHARE = 0.01
 # A dtype and its dimensions, as in f32[8,1024].
 _ARRAY = re.compile(r"\b([a-z]+\d*\w*)\[([\d,]*)\]")
 
-# What moves no data.
-_FREE = frozenset(("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier"))
-
-
-class Instruction(NamedTuple):
-    """One line of HLO.
-
-    Attributes:
-      name: what others call it.
-      shape: of its result, as HLO writes it.
-      opcode: what it does.
-      operands: names of what it reads.
-      attributes: the rest of the line.
-    """
-
-    name: str
-    shape: str
-    opcode: str
-    operands: tuple[str, ...]
-    attributes: str
+# What moves no data, or is counted by what it runs.
+_FREE = ("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "opt-barrier",
+         "while", "conditional", "call", "async-start")  # fmt: skip
 
 
 class Pass(NamedTuple):
@@ -89,7 +73,7 @@ def passes(case: Case, hlo: str) -> list[Pass]:
     """The passes of a program over buffers of the sizes of the case's trained leaves."""
     leaves = jax.tree.leaves(case.params)
     least = _SHARE * sum(x.size for x in leaves)
-    return list(_walk(_Module(hlo), {x.size for x in leaves if x.size >= least}))
+    return list(_walk(hlo, {x.size for x in leaves if x.size >= least}))
 
 
 def grouped(found: Iterable[Pass]) -> dict[tuple[str, str, str], Group]:
@@ -112,99 +96,55 @@ def total(found: Iterable[Pass]) -> Group:
     return Group(*sums) if sums else Group(0, 0, 0)
 
 
-class _Module:
-    """HLO text, taken apart."""
+def _walk(hlo: str, sizes: set[int]) -> Iterator[Pass]:
+    """The passes of all that a run of the program executes."""
+    everything, sources = [each for each in operations(hlo) if not each.fused], _Sources(hlo)
+    shapes = {(each.computation, _name(each.line)): each.result for each in everything}
+    for each in everything:
+        if each.name in _FREE:
+            continue
+        read = sum(_bytes(shapes.get((each.computation, operand), ""), sizes) for operand in _operands(each))
+        written = _bytes(each.result, sizes)
+        if read or written:
+            times = 1 if each.times is None else each.times
+            yield Pass(each.name, _op_name(each.line), sources.of(each.line), each.depth > 0, times, read, written)
+
+
+def _name(line: str) -> str:
+    return line.split(" = ")[0].split()[-1].lstrip("%")
+
+
+def _operands(operation: Operation) -> set[str]:
+    """Names of what an instruction reads."""
+    inside = re.search(rf" {operation.name}\((.*?)\)(?:, \w+=|$)", operation.line)
+    return set(re.findall(r"%([\w.-]+)", inside[1])) if inside else set()
+
+
+class _Sources:
+    """The tables of files, functions and stack frames at the top of the text, those that it has."""
 
     def __init__(self, hlo: str) -> None:
-        self.computations: dict[str, list[Instruction]] = {}
-        self.entry = ""
-        self._tables = _tables(hlo)
-        name = ""
-        for line in hlo.splitlines():
-            head = re.match(r"(ENTRY )?%?([\w.-]+) \(.*\{$", line)
-            if head:
-                name = head[2]
-                self.entry = name if head[1] else self.entry
-                self.computations[name] = []
-            elif " = " in line and name:
-                self.computations[name].append(_instruction(line))
+        names = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
+        blocks = {name: re.search(rf"^{name}\n((?:\d+ .*\n)*)", hlo, re.MULTILINE) for name in names}
+        self._tables = {
+            name: dict(line.split(" ", 1) for line in block[1].splitlines()) if block else {}
+            for name, block in blocks.items()
+        }
 
-    def source(self, attributes: str) -> str:
+    def of(self, line: str) -> str:
         """The innermost of the lines of Python that led to an instruction."""
-        frame = re.search(r"stack_frame_id=(\d+)", attributes)
-        if not frame or frame[1] not in self._tables["StackFrames"]:
+        frame = self._tables["StackFrames"].get(_field(line, "stack_frame_id"))
+        if frame is None:
             return ""
-        location = self._tables["FileLocations"][_field(self._tables["StackFrames"][frame[1]], "file_location_id")]
+        location = self._tables["FileLocations"][_field(frame, "file_location_id")]
         file = self._tables["FileNames"][_field(location, "file_name_id")].strip('"')
         function = self._tables["FunctionNames"][_field(location, "function_name_id")].strip('"')
         return f"{Path(file).name}: {function.split('.<locals>')[0]}"
 
 
-def _walk(module: _Module, sizes: set[int]) -> Iterator[Pass]:
-    """The passes of the entry computation and of all that it calls."""
-    pending = [(module.entry, 1, False)]
-    while pending:
-        name, times, in_branch = pending.pop()
-        instructions = module.computations[name]
-        shapes = {each.name: each.shape for each in instructions}
-        for each in instructions:
-            if each.opcode in ("while", "conditional", "call"):
-                runs = times * _trips(each.attributes)
-                branch = in_branch or each.opcode == "conditional"
-                pending += [(called, runs, branch) for called in _called(each.attributes)]
-            elif each.opcode not in _FREE:
-                read = sum(_bytes(shapes.get(operand, ""), sizes) for operand in set(each.operands))
-                written = _bytes(each.shape, sizes)
-                if read or written:
-                    op_name, source = _op_name(each.attributes), module.source(each.attributes)
-                    yield Pass(each.opcode, op_name, source, in_branch, times, read, written)
-
-
-def _instruction(line: str) -> Instruction:
-    name, rest = line.split(" = ", 1)
-    end = _closing(rest, 0) + 1 if rest.startswith("(") else rest.index(" ")
-    shape, rest = rest[:end], rest[end:].lstrip()
-    opening = rest.index("(")
-    closing = _closing(rest, opening)
-    operands = tuple(re.findall(r"%([\w.-]+)", rest[opening:closing]))
-    return Instruction(name.split()[-1].lstrip("%"), shape, rest[:opening], operands, rest[closing:])
-
-
-def _closing(text: str, opening: int) -> int:
-    """Where the parenthesis that opens at `opening` is closed."""
-    depth = 0
-    for place in range(opening, len(text)):
-        depth += {"(": 1, ")": -1}.get(text[place], 0)
-        if not depth:
-            return place
-    raise ValueError(f"Unbalanced parentheses in {text!r}.")
-
-
-def _tables(hlo: str) -> dict[str, dict[str, str]]:
-    """The tables of files, functions and stack frames at the top of the text, those that it has."""
-    names = ("FileNames", "FunctionNames", "FileLocations", "StackFrames")
-    blocks = {name: re.search(rf"^{name}\n((?:\d+ .*\n)*)", hlo, re.MULTILINE) for name in names}
-    return {
-        name: dict(line.split(" ", 1) for line in block[1].splitlines()) if block else {}
-        for name, block in blocks.items()
-    }
-
-
 def _field(text: str, name: str) -> str:
     found = re.search(rf"\b{name}=(\d+)", text)
     return found[1] if found else ""
-
-
-def _called(attributes: str) -> list[str]:
-    """The computations that a loop, a conditional or a call runs; the condition of a loop is none of them."""
-    lists = re.findall(r"branch_computations=\{([^}]*)\}", attributes)
-    singles = re.findall(r"(?:body|to_apply|true_computation|false_computation)=%?([\w.-]+)", attributes)
-    return [name.strip().lstrip("%") for names in lists for name in names.split(",")] + singles
-
-
-def _trips(attributes: str) -> int:
-    known = re.search(r'"known_trip_count":\{"n":"(\d+)"', attributes)
-    return int(known[1]) if known else 1
 
 
 def _bytes(shape: str, sizes: set[int]) -> int:

@@ -1,12 +1,13 @@
 """To and from `profit_optax.compare`: a method of its as an arm, one of a task's seeds as a user's task."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import chex
 import jax
 
-from benchmarks.forgetting.methods import Method, Setting, plain_step
+from benchmarks.forgetting.methods import Loss, Method, Setting, plain_step
 from benchmarks.forgetting.methods.profit import closure_step
 from benchmarks.forgetting.runner import batch_order
 from benchmarks.forgetting.tasks import Task
@@ -17,20 +18,32 @@ EPOCHS = 1000
 
 
 def as_arm(method: compare.Method) -> Method:
-    """An optimizer of compare's as a method of the experiments, with all seeds in one program.
+    """A method of compare's as one of the experiments, with all seeds in one program.
 
     Raises:
-      ValueError: if it is more than an optimizer: one that keeps something of the old task, or trains nothing.
+      CompareError: if it trains nothing of its own, or asks for a part of the model.
     """
-    if method.needs or method.keep or method.loss or method.points:
-        raise ValueError(f"{method.name} must be an optimizer alone to be an arm, and it is more.")
+    if method.points or "head" in method.needs:
+        raise compare.CompareError(f"{method.name} runs in profit_optax.compare alone: no experiment trains it.")
 
     def optimizer(setting: Setting) -> Any:
-        # No task and no number of steps: it needs neither.
+        # No task and no number of steps: only what asks for a part of the model needs them.
         return method.optimizer(compare.Setting(setting["rate"] * method.rate_factor, 0, None))  # type: ignore[arg-type]
 
+    def keep(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> tuple[chex.ArrayTree, Any]:
+        own = _as_task(task, params, data, train)
+        for name in method.needs:
+            if getattr(own, name) is None:
+                raise compare.CompareError(f"{method.name} needs {name}, which the task {task.name!r} has not.")
+        return params, method.keep(own) if method.keep else None
+
+    def loss(task: Task, kept: tuple[chex.ArrayTree, Any], setting: Setting) -> Loss:
+        params, own = kept
+        return method.loss(_as_task(task, params), own) if method.loss else task.loss
+
     step: Any = closure_step if method.closure else plain_step
-    return Method(method.name, method.gradients, optimizer, step, eval_params=method.eval_params)
+    arm = Method(method.name, method.gradients, optimizer, step, eval_params=method.eval_params)
+    return arm._replace(keep=keep, loss=loss) if method.keep or method.loss else arm
 
 
 def as_task(task: Task, batch: int, i: int = 0) -> compare.Task:
@@ -51,14 +64,28 @@ def as_task(task: Task, batch: int, i: int = 0) -> compare.Task:
         found = scores(params, task.data, held_out)
         return {"old": found.old, "new": found.new}
 
-    def head(params: Any) -> Any:
-        return jax.tree_util.tree_map_with_path(lambda path, _: task.is_head(path), params)
+    return _as_task(task, params, task.data, train, batches, evaluate)
+
+
+def _nothing(*_: Any) -> Any:
+    """In place of what is not asked for where all seeds are one program."""
+    raise AssertionError
+
+
+def _as_task(
+    task: Task,
+    params: chex.ArrayTree,
+    data: Any = None,
+    train: Any = None,
+    batches: Callable[[int], Iterator[Any]] = _nothing,
+    evaluate: Callable[[Any], dict[str, Any]] = _nothing,
+) -> compare.Task:
+    """One seed's model and examples."""
 
     def old_batches(seed: int) -> Iterator[Any]:
         assert task.old_batch is not None
-        yield task.old_batch(task.data, train, jax.random.key(seed))
+        yield task.old_batch(data, train, jax.random.key(seed))
 
-    has_head = any(jax.tree.leaves(head(params)))
     return compare.Task(
         params,
         task.loss,
@@ -66,6 +93,6 @@ def as_task(task: Task, batch: int, i: int = 0) -> compare.Task:
         evaluate,
         outputs=task.outputs,
         old_batches=old_batches if task.old_batch else None,
-        head=head if has_head else None,
+        head=task.head if any(task.is_head(path) for path, _ in jax.tree.leaves_with_path(params)) else None,
         name=task.name,
     )

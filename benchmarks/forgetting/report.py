@@ -1,7 +1,6 @@
-"""The table, the picture and the JSON file of a comparison."""
+"""The table and the picture of a comparison, and what its numbers were made with."""
 
 import itertools
-import json
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,11 +14,12 @@ from rich.table import Table
 
 from benchmarks.commands import markdown_table
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import Row, crossing, percent, plus_minus, short_rate
+from benchmarks.forgetting.summary import Row, crossing, percent
 from profit_optax.compare.environment import PACKAGES as COMPARED
 from profit_optax.compare.environment import environment as compare_environment
+from profit_optax.compare.formats import plus_minus, short_rate
 from profit_optax.compare.statistics import interval
-from profit_optax.compare.store import plain
+from profit_optax.compare.store import write
 
 PACKAGES = (*COMPARED, "flax")
 # Okabe and Ito's colours, which colour-blind readers can tell apart; line styles and markers tell them apart in grey.
@@ -78,10 +78,22 @@ def environment() -> dict[str, Any]:
     return compare_environment(PACKAGES)
 
 
-def write_json(path: Path, rows: Sequence[Row], runs: Sequence[Run], about: dict[str, Any]) -> None:
-    """All that was measured: `about`, the rows of the table, and every seed's curves."""
-    content = plain({**about, "summary": list(rows), "runs": list(runs)}, digits=6)
-    path.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
+def made_with(about: dict[str, Any]) -> str:
+    """The command, how long it took, versions and machine, as a sentence."""
+    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    seconds = f"{about['wall_seconds']:.0f} s, without what it found done already"
+    return f"`{about['command']}`; {seconds}; {versions}; {about['machine']}."
+
+
+def headline(about: dict[str, Any]) -> list[str]:
+    """How a report begins."""
+    note = "**A quick run shows that everything works. Its numbers mean nothing.**"
+    return [note, "", made_with(about)] if about["quick"] else [made_with(about)]
+
+
+def save(figure: Figure, path: Path, dpi: int = 130) -> None:
+    """Write a figure as a PNG, in one go."""
+    write(path, lambda file: figure.savefig(file, format="png", dpi=dpi))
 
 
 def plot(path: Path, panels: Mapping[str, Sequence[Run]], level: float, task: str) -> None:
@@ -114,7 +126,7 @@ def plot(path: Path, panels: Mapping[str, Sequence[Run]], level: float, task: st
     else:
         for axis in axes:
             axis.legend(loc="lower left", fontsize="small", framealpha=0.8)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def _methods(runs: Sequence[Run]) -> list[str]:
@@ -133,8 +145,8 @@ def _cells(row: Row) -> tuple[str, ...]:
         return row.method, f"not reached: {row.seeds - row.reached} of {row.seeds} seeds", "", "", "", cosine
     return (
         row.method,
-        plus_minus(row.old),
-        plus_minus(row.difference, "+z.1f"),
+        plus_minus(row.old, 100),
+        plus_minus(row.difference, 100, "+"),
         f"{row.steps:.0f}",
         f"{row.gradients:.0f}",
         cosine,

@@ -1,6 +1,8 @@
 """Methods at settings, over all seeds of a task, on the same batches."""
 
 import functools
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,8 +15,9 @@ import numpy as np
 import optax
 
 from benchmarks.forgetting.methods import Method
-from benchmarks.forgetting.store import Store
 from benchmarks.forgetting.tasks import Scores, Task
+from profit_optax.compare.errors import CompareError
+from profit_optax.compare.store import Store
 
 
 class Trial(NamedTuple):
@@ -69,6 +72,37 @@ class _State(NamedTuple):
     params: chex.ArrayTree
     optimizer_state: optax.OptState
     step: jax.Array
+
+
+class _Place:
+    """Where one run is kept in a folder, found again by what tells it from all others."""
+
+    def __init__(self, store: Store, identity: dict[str, Any]):
+        self._store, self._identity = store, identity
+        self._name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+
+    def finished(self) -> Run | None:
+        return self._store.read(self._name, lambda content: _restored(**content["run"]))
+
+    def finish(self, run: Run) -> None:
+        self._store.write(self._name, {"identity": self._identity, "run": run})
+        self._store.forget_state(self._name)
+
+    def save(self, state: _State, records: list[Any], seconds: float) -> None:
+        self._store.save_state(self._name, state, [jax.tree.map(np.ndarray.tolist, records), seconds])
+
+    def resume(self, state: _State) -> tuple[_State, list[Any], float]:
+        """The state last saved, the evaluations until there and their seconds; `state` and none if there is none."""
+        state, (records, seconds) = self._store.load_state(self._name, state, [[], 0.0])
+        numbers: Any = functools.partial(np.asarray, dtype=np.float32)
+        found = [(Scores(*map(numbers, scores)), {k: numbers(v) for k, v in each.items()}) for scores, each in records]
+        return state, found, seconds
+
+
+def _restored(old: Any, new: Any, steps: Any, metrics: dict[str, Any], **others: Any) -> Run:
+    """A run from what JSON holds of it."""
+    arrays = {name: np.array(values, float) for name, values in metrics.items()}
+    return Run(old=np.array(old, float), new=np.array(new, float), steps=np.array(steps), metrics=arrays, **others)
 
 
 class _Inputs(NamedTuple):
@@ -139,6 +173,11 @@ def batch_order(key: jax.Array, n_batches: int, batch: int, n_train: int) -> jax
     return orders[:, : per_epoch * batch].reshape(-1, batch)[:n_batches]
 
 
+def total(trials: Sequence[Trial], seeds: int) -> int:
+    """How many gradients all of it takes at most, over that many seeds: what `run_all` reports."""
+    return seeds * sum(int(trial.steps[-1]) * trial.method.gradients for trial in trials)
+
+
 def run_all(
     task: Task,
     trials: Sequence[Trial],
@@ -160,7 +199,7 @@ def run_all(
     """
     _check_names([trial.method for trial in trials])
     if batch > task.train.shape[1]:
-        raise ValueError(f"batch is {batch}, and a seed trains on {task.train.shape[1]} examples: take at most that.")
+        raise CompareError(f"batch is {batch}, and a seed trains on {task.train.shape[1]} examples: take at most that.")
     if not task.together and any(trial.until is not None for trial in trials) and len(task.seeds) > 1:
         raise ValueError(
             f"`until` would end the {len(task.seeds)} seeds' runs at different evaluations, and they could not be one"
@@ -178,7 +217,7 @@ def _check_names(methods: Sequence[Method]) -> None:
     by_name = {method.name: method for method in methods}
     doubled = {method.name for method in methods if by_name[method.name] is not method}
     if doubled:
-        raise ValueError(f"different methods have the same name, {sorted(doubled)}: rename one of them.")
+        raise CompareError(f"different methods have the same name, {sorted(doubled)}: rename one of them.")
 
 
 def _run_part(
@@ -198,23 +237,23 @@ def _run_part(
     runs: list[Run] = []
     for trial in trials:
         method = trial.method
-        stored = Store(store, _identity(task, trial, batch)) if store else None
-        finished = stored.run() if stored else None
+        place = _Place(Store(store), _identity(task, trial, batch)) if store else None
+        finished = place.finished() if place else None
         if finished:
-            runs.append(Run(**finished))
+            runs.append(finished)
             on_progress(method.name, int(trial.steps[-1]) * method.gradients * len(task.seeds))
             continue
         if method not in kept:
             kept[method] = _kept(task, method)
-        run = _run_trial(task, trial, inputs._replace(kept=kept[method]), programs, on_progress, stored)
-        if stored:
-            stored.finish(run._asdict())
+        run = _run_trial(task, trial, inputs._replace(kept=kept[method]), programs, on_progress, place)
+        if place:
+            place.finish(run)
         runs.append(run)
     return runs
 
 
 def _run_trial(
-    task: Task, trial: Trial, inputs: _Inputs, programs: _Programs, on_progress: _OnProgress, store: Store | None
+    task: Task, trial: Trial, inputs: _Inputs, programs: _Programs, on_progress: _OnProgress, place: _Place | None
 ) -> Run:
     method, setting = trial.method, {name: jnp.float32(value) for name, value in trial.setting.items()}
     on_progress(method.name, 0)
@@ -224,8 +263,8 @@ def _run_trial(
     state = init(task.params, setting)
     records: list[Any] = []
     seconds = 0.0
-    if store:
-        state, records, seconds = store.resume(state)
+    if place:
+        state, records, seconds = place.resume(state)
     saved = time.perf_counter()
     # The first distance is 0, which evaluates the start.
     for i, distance in enumerate(np.diff(trial.steps, prepend=0)):
@@ -234,8 +273,8 @@ def _run_trial(
             state, *record = advance(state, setting, jnp.int32(distance), inputs)
             records.append(jax.device_get(record))
             seconds += time.perf_counter() - start
-            if store and time.perf_counter() - saved > SAVE_EVERY:
-                store.save(state, records, seconds)
+            if place and time.perf_counter() - saved > SAVE_EVERY:
+                place.save(state, records, seconds)
                 saved = time.perf_counter()
         on_progress(method.name, int(distance) * method.gradients * len(task.seeds))
         if _everyone_was_there(records[: i + 1], trial.until):
@@ -260,6 +299,8 @@ def _everyone_was_there(records: Sequence[Any], until: float | None) -> bool:
 
 def _kept(task: Task, method: Method) -> Any:
     """What the method keeps of the old task."""
+    if method.keep is None:
+        return None
     keep = jax.vmap(functools.partial(method.keep, task), in_axes=(0, None, 0))
     return jax.jit(keep)(task.params, task.data, task.train)
 
@@ -269,11 +310,14 @@ def _compiled(task: Task, method: Method, setting: _Setting, inputs: _Inputs) ->
 
     @jax.jit
     def init(params: chex.ArrayTree, setting: _Setting) -> _State:
-        params = jax.vmap(method.init)(params)
-        return _State(params, jax.vmap(method.optimizer(setting).init)(params), jnp.int32(0))
+        return _State(params, jax.vmap(_optimizer(task, method, setting).init)(params), jnp.int32(0))
 
     state = init(task.params, setting)
     return init, _advance(task, method, state, setting, inputs)
+
+
+def _optimizer(task: Task, method: Method, setting: _Setting) -> optax.GradientTransformation:
+    return method.optimizer({**setting, "task": task})
 
 
 def _advance(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:
@@ -309,8 +353,8 @@ def _step_fn(task: Task, method: Method) -> _StepFn:
         numbers = step * n_batches + jnp.arange(n_batches)
         keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, _BATCH_KEYS)))(numbers)
         batches = jax.vmap(task.batch, in_axes=(None, 0, 0))(data, train[order[numbers]], keys)
-        value_and_grad_fn = jax.value_and_grad(method.loss(task, kept, setting))
-        params, state = method.step(method.optimizer(setting), value_and_grad_fn, params, state, batches)
+        value_and_grad_fn = jax.value_and_grad(method.loss(task, kept, setting) if method.loss else task.loss)
+        params, state = method.step(_optimizer(task, method, setting), value_and_grad_fn, params, state, batches)
         return params, state, method.metrics(state)
 
     all_seeds = jax.vmap(seed_step, in_axes=(None, None, None, 0, 0, 0, 0, 0, 0))

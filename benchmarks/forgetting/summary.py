@@ -1,9 +1,6 @@
 """Old accuracy at equal new accuracy, with intervals over seeds.
 
-Where a run reaches a level of new accuracy is its *first* crossing: the evaluation at which it first stands at the
-level or above, and a point on the straight line to it from the evaluation before. Old accuracy and steps are
-interpolated on that line. A seed that never stands at the level has no such point (NaN), and an arm that any seed does
-not reach the level with has no mean.
+What a crossing is, `profit_optax.compare.statistics` says.
 """
 
 import itertools
@@ -13,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.forgetting.runner import Run
-from profit_optax.compare.statistics import Interval, interval
+from profit_optax.compare.formats import short_rate
+from profit_optax.compare.statistics import Interval, at_crossing, interval
 
 
 class Crossing(NamedTuple):
@@ -65,9 +63,8 @@ class Row(NamedTuple):
 
 def crossing(run: Run, level: float) -> Crossing:
     """Where each seed first reaches `level`, linearly interpolated between evaluations."""
-    points = [_first_crossing(run.steps, old, new, level) for old, new in zip(run.old, run.new, strict=True)]
-    old, steps = np.transpose(points)
-    return Crossing(old, steps)
+    steps = np.broadcast_to(run.steps, run.new.shape)
+    return Crossing(*(at_crossing(values, run.new, level) for values in (run.old, steps)))
 
 
 def summarize(runs: Sequence[Run], level: float, baseline: str) -> list[Row]:
@@ -95,29 +92,6 @@ def describe(runs: Sequence[Run], level: float) -> list[str]:
 def percent(fraction: float) -> str:
     """A fraction in percent, without the noise of binary fractions."""
     return f"{100 * fraction:.4g}"
-
-
-def plus_minus(value: Interval | None, form: str = ".1f", scale: float = 100) -> str:
-    """A mean times `scale`, by default in percent, ± half of its interval; nothing where there is none."""
-    if value is None:
-        return ""
-    # A half has no sign to show.
-    return f"{scale * value.mean:{form}} ± {scale * (value.high - value.mean):{form.removeprefix('+z')}}"
-
-
-def short_rate(rate: float) -> str:
-    """A rate as people write it: 1e-4, 2.5e-3."""
-    return np.format_float_scientific(rate, precision=3, trim="-", exp_digits=1)
-
-
-def _first_crossing(steps: np.ndarray, old: np.ndarray, new: np.ndarray, level: float) -> tuple[float, float]:
-    there = np.flatnonzero(new >= level)
-    if not there.size:
-        return np.nan, np.nan
-    after = there[0]
-    before = max(after - 1, 0)
-    way = (level - new[before]) / (new[after] - new[before]) if after else 0.0
-    return old[before] + way * (old[after] - old[before]), steps[before] + way * (steps[after] - steps[before])
 
 
 def _row(run: Run, level: float, baseline: Run | None) -> Row:

@@ -10,6 +10,7 @@ from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.runner import Run, Trial, geometrically, run_all
 from benchmarks.forgetting.summary import crossing
 from benchmarks.forgetting.tasks import Task
+from profit_optax.compare.errors import CompareError
 
 
 class Budget(NamedTuple):
@@ -58,11 +59,11 @@ def tune(
     """The setting of each method's grid that keeps most of the old task where the new one first stands at `level`.
 
     Raises:
-      ValueError: if the methods' grids are not of the same size, which would not be fair.
+      CompareError: if the methods' grids are not of the same size, which would not be fair.
     """
     sizes = {method.name: len(method.settings()) for method in methods}
     if len(set(sizes.values())) > 1:
-        raise ValueError(
+        raise CompareError(
             f"the methods' grids have different numbers of settings, {sizes}: give each the same, so that none is tuned"
             " more than another."
         )

@@ -26,6 +26,9 @@ from profit_optax.compare.task import Task
 
 # Of the way from the start to the best that the baseline reached on the new task.
 SHARES = (0.8, 0.9, 0.95)
+# An interval over more says nothing that matters, and a slip of the finger would run for weeks.
+MOST_SEEDS = 1000
+MOST_GRADIENTS = 10**9
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,8 +137,11 @@ def compare(
     rates = _checked_rates(rates)
     seeds = _checked_seeds(seeds)
     most = max(method.gradients for method in found)
-    if gradients < most:
-        raise ValueError(f"gradients must be at least {most}, which one step of a method takes, got {gradients}.")
+    if not most <= gradients <= MOST_GRADIENTS:
+        raise ValueError(
+            f"gradients must be at least {most}, which one step of a method takes, and at most {MOST_GRADIENTS:,}, got "
+            f"{gradients}."
+        )
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
     levels = None if levels is None else tuple(sorted(float(level) for level in levels))
@@ -239,7 +245,7 @@ class _Job:
         return identity, first[0]
 
     def _start(self) -> Scores:
-        start = self._store.read("start") if self._store else None
+        start = self._store.read("start", dict) if self._store else None
         if start is None:
             params = jax.tree.map(jnp.asarray, self._task.params)
             start = scored(self._task, params, "at the start")
@@ -306,8 +312,7 @@ class _Job:
             yield run_of
 
     def _finished(self, name: str) -> Run | None:
-        fields = self._store.read(name) if self._store else None
-        return Run(**fields) if fields else None
+        return self._store.read(name, lambda fields: Run(**fields)) if self._store else None
 
     def _report(self, method: Method, rate: float, seed: int, gradients: int) -> None:
         self._taken += gradients
@@ -363,6 +368,9 @@ def _checked_rates(rates: Sequence[float]) -> list[float]:
 
 
 def _checked_seeds(seeds: int | Sequence[int]) -> list[int]:
+    many = len(seeds) if isinstance(seeds, Sequence) else seeds
+    if isinstance(many, int | np.integer) and many > MOST_SEEDS:
+        raise ValueError(f"seeds must be at most {MOST_SEEDS}, each of which is a run of every method, got {many}.")
     found = list(range(seeds)) if isinstance(seeds, int | np.integer) else [int(seed) for seed in seeds]
     if not found or len(set(found)) < len(found) or min(found) < 0:
         raise ValueError(f"seeds must be a number of at least 1, or different numbers of at least 0, got {seeds}.")

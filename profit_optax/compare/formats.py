@@ -19,15 +19,23 @@ def score(value: float, scale: float) -> str:
     return f"{scale * value:.1f} %" if scale == 100 else f"{value:.4g}"
 
 
-def plus_minus(value: Interval | None, scale: float, sign: str = "") -> str:
-    """A mean ± half of its interval; the mean alone where one seed has no interval."""
+def plus_minus(value: Interval | None, scale: float, sign: str = "", places: int | None = None) -> str:
+    """A mean ± half of its interval; the mean alone where one seed has no interval.
+
+    Args:
+      value: the interval; None for nothing.
+      scale: what it is multiplied by, 100 for percent.
+      sign: "+" for differences.
+      places: after the point. None for one in percent, else for as many as half of the interval has in two digits: what
+        follows them says nothing.
+    """
     if value is None:
         return ""
     mean, half = scale * value.mean, scale * (value.high - value.mean)
     if not np.isfinite(half):
         return f"{mean:{sign}.1f}" if scale == 100 else f"{mean:{sign}.4g}"
-    # As many places as half of the interval has in two digits: what follows them says nothing.
-    places = 1 if scale == 100 else _places(half)
+    if places is None:
+        places = 1 if scale == 100 else _places(half)
     return f"{mean:{sign}z.{places}f} ± {half:.{places}f}"
 
 

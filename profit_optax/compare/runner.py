@@ -121,6 +121,7 @@ class Program:
 
 def evaluation_steps(steps: int, evaluations: int) -> np.ndarray:
     """When a run is scored: half of the times evenly, half at growing distances, for runs that are slow and fast."""
+    evaluations = min(evaluations, 2 * steps)
     evenly = np.round(np.linspace(0, steps, min(evaluations // 2, steps) + 1))
     growing = np.round(np.geomspace(1, steps, max(evaluations - evaluations // 2, 1)))
     return np.unique([*evenly, *growing, steps] if evaluations > 1 else [0, steps]).astype(int)
@@ -180,8 +181,7 @@ def train(
     carry = program.start()
     record: dict[str, Any] = {"done": 0, "scores": [start], "loss": [], "seconds": [0.0]}
     if store:
-        carry, saved = store.load_state(name, carry)
-        record = saved or record
+        carry, record = store.load_state(name, carry, record)
     done, seconds, saved_at = record["done"], record["seconds"][-1], time.perf_counter()
     on_evaluated(int(steps[done]) * method.gradients)
     batches = stream("batches", task.batches, task.batch_size, seed)

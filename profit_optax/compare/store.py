@@ -9,6 +9,7 @@ import json
 import math
 import os
 import re
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ class Store:
 
     def settings(self) -> dict[str, Any]:
         """What the comparison in this folder was started with; empty if there is none."""
-        return self.read("settings") or {}
+        return self.read("settings", dict) or {}
 
     def check(self, settings: dict[str, Any]) -> None:
         """Keep the settings, or say which of them are not those that the folder's runs were made with."""
@@ -49,10 +50,17 @@ class Store:
         if before | settings != before:
             self.write("settings", before | settings)
 
-    def read(self, name: str) -> Any:
-        """What was written under that name; None if nothing was."""
+    def read(self, name: str, made: Callable[[Any], Any] = lambda content: content) -> Any:
+        """What `made` makes of what was written under that name; None if nothing was.
+
+        Raises:
+          CompareError: if the file is damaged, or is none of that kind.
+        """
         path = self._path(name, "json")
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        if not path.exists():
+            return None
+        with readable(path):
+            return made(json.loads(path.read_text(encoding="utf-8")))
 
     def write(self, name: str, content: Any) -> None:
         """Keep something that JSON can hold."""
@@ -66,12 +74,13 @@ class Store:
         about = np.frombuffer(json.dumps(record).encode(), np.uint8)
         write(self._path(name, "npz"), lambda file: np.savez(file, allow_pickle=False, about=about, **arrays))
 
-    def load_state(self, name: str, like: Any) -> tuple[Any, Any]:
-        """The state last kept, as arrays like those of `like`, and its record; `like` and None if there is none."""
+    def load_state(self, name: str, like: Any, record: Any = None) -> tuple[Any, Any]:
+        """The state last kept, as arrays like those of `like`, and its record; those given if there is none."""
         path = self._path(name, "npz")
         if not path.exists():
-            return like, None
-        with np.load(path) as saved:
+            return like, record
+        # Opened here: NumPy leaves a damaged file open.
+        with readable(path), open(path, "rb") as file, np.load(file) as saved:
             record = json.loads(saved["about"].tobytes())
             leaves = [_restored(saved[f"{i}"], leaf) for i, leaf in enumerate(jax.tree.leaves(like))]
         return jax.tree.unflatten(jax.tree.structure(like), leaves), record
@@ -109,9 +118,13 @@ def opened(folder: Path | None) -> Iterator[Store | None]:
         yield Store(folder)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """A JSON file, in one go; null stands for what is no finite number."""
-    text = json.dumps(plain(content), allow_nan=False, indent=1) + "\n"
+def write_json(path: Path, content: Any, digits: int | None = None, indent: int | None = 1) -> None:
+    """A JSON file, in one go; null stands for what is no finite number, and `digits` is as `plain` has it."""
+    write_text(path, json.dumps(plain(content, digits), allow_nan=False, indent=indent) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """A text file, in one go."""
     write(path, lambda file: file.write(text.encode()))
 
 
@@ -162,6 +175,18 @@ def _explained(path: Path) -> Iterator[None]:
         raise CompareError(
             f"{path} cannot be written: {error.strerror or error}. What was finished before is kept: make room or name "
             "another folder, and start the same comparison again."
+        ) from error
+
+
+@contextlib.contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Says which file is damaged, where reading it fails."""
+    try:
+        yield
+    # What damage makes of a file is anything: no JSON, no archive, other names, other sizes.
+    except (OSError, EOFError, ValueError, TypeError, LookupError, AttributeError, zipfile.BadZipFile) as error:
+        raise CompareError(
+            f"{path} is damaged ({type(error).__name__}: {error}): remove it, and what it held is computed anew."
         ) from error
 
 

@@ -9,6 +9,7 @@ import pytest
 from benchmarks.forgetting.tasks.cifar import base
 from benchmarks.forgetting.tasks.cifar.base import Base, OtherRecipeError, Recipe, train_base
 from benchmarks.forgetting.tasks.cifar.networks import logits
+from profit_optax.compare import CompareError
 from tests.benchmarks import cifar_toy
 
 RECIPE = Recipe("toy", epochs=4, rate=1e-2, batch=32)
@@ -91,6 +92,19 @@ def test_training_ends_when_the_held_out_loss_has_not_fallen_for_so_many_epochs(
     assert len(still.history) == 3
     # The model stands still, and every epoch draws and augments its batches anew.
     assert len(set(still.history[:, 0])) == 3
+
+
+def test_a_damaged_model_or_recipe_is_named(archive, tmp_path):
+    recipe = RECIPE._replace(epochs=1)
+    train_base(recipe, archive, tmp_path)
+    for path in (tmp_path / "finished").rglob("*"):
+        if path.is_file():
+            path.write_bytes(b"")
+    with pytest.raises(CompareError, match="finished is damaged"):
+        train_base(recipe, archive, tmp_path)
+    (tmp_path / "recipe.json").write_text("{")
+    with pytest.raises(CompareError, match=r"recipe\.json is damaged"):
+        train_base(recipe, archive, tmp_path)
 
 
 @pytest.mark.parametrize(("losses", "flat"), [([3, 2, 1.985], True), ([3, 2, 1.97], False), ([2, 1.97], False)])

@@ -11,7 +11,7 @@ from jax.experimental.compilation_cache.compilation_cache import reset_cache
 from typer.testing import CliRunner
 
 from benchmarks.forgetting.experiments.cifar import command, measure, report, setups
-from benchmarks.forgetting.experiments.cifar.arms import Arm, arms
+from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, arms
 from benchmarks.forgetting.experiments.cifar.measure import Outcome
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.runner import Run
@@ -33,7 +33,16 @@ TOY = setups.Setup(
     level=0.5,
 )
 BASE = Base({}, 0.85, 3, True, np.zeros((3, 3)))
-ABOUT = {"command": "c", "machine": "m", "versions": {"jax": "0"}, "dtype": "float32", "parameters": 7, "seeds": [0, 1]}
+MADE = {"command": "c", "machine": "m", "versions": {"jax": "0"}, "quick": False, "wall_seconds": 1.0}
+ABOUT = {**MADE, "dtype": "float32", "parameters": 7, "seeds": [0, 1]}
+
+
+OWN = """
+import optax
+from profit_optax.compare import from_optimizer
+
+lion = from_optimizer("Lion", lambda rate: optax.lion(rate / 10))
+"""
 
 
 def invoke(*args):
@@ -62,7 +71,9 @@ def toy(monkeypatch, tmp_path, compilation_cache):
 
 
 def test_the_command_trains_tunes_and_writes_tables_and_goes_on_where_it_was(toy, tmp_path):
-    options = "--seeds", 2, "--arm", "adamw", "--arm", "n_ref2", "--rate", 1e-3
+    (tmp_path / "own.py").write_text(OWN)
+    own = f"adamw,{tmp_path / 'own.py'}:lion"
+    options = "--seeds", 2, "--arm", "n_ref2", "--methods", own, "--rate", 1e-3
     first = invoke(*toy, *options)
     assert first.exit_code == 0, first.output
     page = (tmp_path / "out" / "cifar.md").read_text(encoding="utf-8")
@@ -72,12 +83,21 @@ def test_the_command_trains_tunes_and_writes_tables_and_goes_on_where_it_was(toy
     assert (tmp_path / "out" / "cifar.png").stat().st_size > 1000
     content = json.loads((tmp_path / "out" / "cifar.json").read_text())
     runs = [outcome["run"] for outcome in content["outcomes"]]
-    assert [run["method"] for run in runs] == ["AdamW", "PROFIT, n_ref 2"]
-    assert [run["steps"] for run in runs] == [[0, 2, 4]] * 2
+    assert [run["method"] for run in runs] == ["AdamW", "PROFIT, n_ref 2", "Lion"]
+    assert [run["steps"] for run in runs] == [[0, 2, 4]] * 3
+    assert page.index("## Your own") < page.index("| Lion |")
     assert np.shape(runs[0]["old"]) == (2, 3)
     again = invoke(*toy, *options)
     assert again.exit_code == 0, again.output
     assert json.loads((tmp_path / "out" / "cifar.json").read_text())["outcomes"] == content["outcomes"]
+
+
+def test_a_quick_run_says_that_it_measures_nothing(toy, tmp_path):
+    result = invoke(*toy, "--quick", "--methods", "adamw,profit")
+    assert result.exit_code == 0, result.output
+    assert "Its numbers mean nothing" in result.stdout
+    content = json.loads((tmp_path / "out" / "cifar.json").read_text())
+    assert (content["quick"], content["seeds"], content["setup"]["rates"]) == (True, [0, 1], [1e-3])
 
 
 def test_base_only_trains_the_old_model_alone(toy, tmp_path):
@@ -127,15 +147,16 @@ def quadratic_task(seeds):
 
 def test_every_arm_can_be_set_to_what_it_is_tuned_over_as_often_as_any_other():
     task = quadratic_task([0])
-    catalogue = arms(task, (1e-3, 1e-2, 1e-1), steps=10)
+    catalogue = arms((1e-3, 1e-2, 1e-1), steps=10)
     by_key = {arm.key: arm for arm in catalogue}
+    assert tuple(by_key) == KEYS
     assert len(by_key) == len(catalogue) == len({arm.method.name for arm in catalogue}) == 16
     params = jax.tree.map(lambda x: x[0], task.params)
     for arm in catalogue:
         settings = arm.method.settings()
         assert len(settings) == (1 if arm.like else 3)
         setting = {**by_key[arm.like or arm.key].method.settings()[0], **settings[0]}
-        arm.method.optimizer(setting).init(arm.method.init(params))
+        arm.method.optimizer({**setting, "task": task}).init(params)
     keys = (
         "adamw",
         "profit",
@@ -208,7 +229,7 @@ def test_where_no_run_reaches_the_level_the_nearest_is_the_best():
 
 
 def outcomes():
-    by_key = {arm.key: arm for arm in arms(quadratic_task([0]), (1e-3,), steps=10)}
+    by_key = {arm.key: arm for arm in arms((1e-3,), steps=10)}
     runs = {
         "adamw": run_of("AdamW", 1e-3, [0.9, 0.5], [0.0, 0.8]),
         "profit": run_of("PROFIT", 1e-3, [0.9, 0.7], [0.0, 0.5]),

@@ -130,7 +130,7 @@ def test_an_unconverged_old_model_ends_the_run(small_run, monkeypatch, tmp_path)
     result = invoke("--quick", "--output", str(tmp_path))
     assert result.exit_code == 1
     assert "Error: the old models are not converged" in words(result.stderr)
-    assert not list(tmp_path.iterdir())
+    assert not list(tmp_path.glob("*.*n*")), "no picture and no numbers"
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,9 @@ def test_an_unconverged_old_model_ends_the_run(small_run, monkeypatch, tmp_path)
         ("--batch", "0"),
         ("--batch", "1438"),
         ("--seeds", "1"),
+        ("--seeds", "1000000000"),
         ("--steps", "0"),
+        ("--steps", "1000000000"),
         ("--angle", "nan"),
         ("--output", __file__),
         ("--output", __file__ + "/below"),
@@ -163,7 +165,7 @@ def test_a_wrong_value_is_refused_by_the_options_name(monkeypatch, option, value
 
 def test_help_explains_every_option():
     said = words(invoke("--help").stdout)
-    names = ("rates", "ratio", "n-ref", "batch", "seeds", "steps", "angle", "output", "quick")
+    names = ("rates", "ratio", "n-ref", "batch", "seeds", "steps", "angle", "task", "methods", "output", "quick")
     for name, following in zip(names, (*names[1:], "help"), strict=True):
         between = re.search(f"--{name} (.*?)--{following} ", said)
         assert between, name

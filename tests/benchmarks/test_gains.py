@@ -95,7 +95,7 @@ def gain_of(cosine, mean, reached=1.0, alone_reached=1.0, form="PROFIT"):
 
 gain_of.ratio = 0.0
 COSINES = (-0.9, -0.5, -0.3, -0.1, 0.2)
-ABOUT = {"seeds": 3, "machine": "m", "versions": {}, "wall_seconds": 1.0}
+ABOUT = {"seeds": 3, "command": "c", "machine": "m", "versions": {}, "wall_seconds": 1.0}
 
 
 def test_a_run_without_a_step_has_no_cosine():

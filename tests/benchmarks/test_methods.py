@@ -7,16 +7,16 @@ import optax
 import pytest
 from optax.contrib import schedule_free_adamw, schedule_free_eval_params
 
-from benchmarks.forgetting.methods import catalogue, lp_ft
+from benchmarks.forgetting.methods import catalogue
 from benchmarks.forgetting.methods.adam_spd import adam_spd, selective_projection_decay
 from benchmarks.forgetting.methods.adamw import adamw, alone
 from benchmarks.forgetting.methods.adan import adan
 from benchmarks.forgetting.methods.ewc import ewc, fisher
 from benchmarks.forgetting.methods.ftp import DISTANCE_RATE, SMALLEST, fast_trainable_projection, row_norms
-from benchmarks.forgetting.methods.head_only import head_only
+from benchmarks.forgetting.methods.head_only import HEAD_RATE, head_only, lp_ft
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
-from benchmarks.forgetting.methods.lwf import TEMPERATURE, distillation, lwf
+from benchmarks.forgetting.methods.lwf import lwf
 from benchmarks.forgetting.methods.one_line import one_line, one_line_at, one_line_of_moment, pulled
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.profit_transparent import profit_transparent
@@ -27,6 +27,7 @@ from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.runner import Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
 from profit_optax import orthogonalize
+from profit_optax.compare import CompareError, distilled
 
 STEPS, BATCH, EXAMPLES, CLASSES = 12, 4, 20, 3
 RTOL = 200 * float(jnp.finfo(jnp.float32).eps)
@@ -122,8 +123,7 @@ def assert_courses_agree(found, expected):
 
 
 def test_every_method_has_its_own_name_and_the_same_number_of_settings():
-    task = small_task()
-    methods = [*catalogue.optimizers(), *catalogue.regularised(task), *catalogue.ours()]
+    methods = [*catalogue.optimizers(), *catalogue.regularised(), *catalogue.ours()]
     assert len({method.name for method in methods}) == len(methods) == 17
     assert {len(method.settings()) for method in methods} == {9}
 
@@ -201,10 +201,9 @@ def test_a_fresh_head_is_free_of_l2_sp_and_the_body_is_not():
 
 
 def test_a_fresh_head_is_evaluated_as_it_is_and_the_body_between():
-    task = small_task(fresh_head=True)
     setting, free = {"rate": 0.1, "alpha": 0.3}, {"rate": 0.1}
     for part, alpha in (("head", 1.0), ("body", 0.3)):
-        found = course(wise_ft(task), setting, (part, 0, 0), fresh_head=True)[:, 0]
+        found = course(wise_ft(), setting, (part, 0, 0), fresh_head=True)[:, 0]
         tuned = course(adamw(), free, (part, 0, 0))[:, 0]
         np.testing.assert_allclose(found - found[0], alpha * (tuned - tuned[0]), rtol=1e-4, atol=1e-6)
 
@@ -261,24 +260,8 @@ def test_ewc_pulls_weights_by_the_fisher_information(given):
     assert_courses_agree(found, course_of(optax_course(optax.adamw(0.1), given, gradient)))
 
 
-def test_distillation_is_the_cross_entropy_of_softened_outputs():
-    rng = np.random.default_rng(1)
-    z, old = rng.normal(size=(2, 5, 3))
-
-    def soften(z):
-        e = np.exp(z / TEMPERATURE)
-        return e / e.sum(axis=1, keepdims=True)
-
-    expected = -np.mean(np.sum(soften(old) * np.log(soften(z)), axis=1))
-    assert float(distillation(jnp.asarray(z), jnp.asarray(old))) == pytest.approx(expected, rel=1e-5)
-
-
 def test_lwf_adds_the_distillation_of_the_old_model_on_the_new_inputs(given):
-    def gradient(params, batch):
-        def with_old_answers(params):
-            return loss(params, batch) + 0.7 * distillation(logits(params, batch[0]), logits(start(), batch[0]))
-
-        return jax.grad(with_old_answers)(params)
+    gradient = jax.grad(distilled(loss, small_task().outputs, start(), 0.7))
 
     found = course(lwf(), {"rate": 0.1, "strength": 0.7})
     assert_courses_agree(found, course_of(optax_course(optax.adamw(0.1), given, gradient)))
@@ -287,7 +270,7 @@ def test_lwf_adds_the_distillation_of_the_old_model_on_the_new_inputs(given):
 def test_wise_ft_is_evaluated_between_the_start_and_the_fine_tuned_weights(given):
     points = optax_course(optax.adamw(0.1), given)
     between = [jax.tree.map(lambda p, p0: 0.7 * p0 + 0.3 * p, params, start()) for params in points]
-    assert_courses_agree(course(wise_ft(small_task()), {"rate": 0.1, "alpha": 0.3}), course_of(between))
+    assert_courses_agree(course(wise_ft(), {"rate": 0.1, "alpha": 0.3}), course_of(between))
 
 
 def test_head_only_moves_the_head_and_nothing_else(given):
@@ -296,16 +279,16 @@ def test_head_only_moves_the_head_and_nothing_else(given):
 
     # Without weight decay in the body, which has no gradient here but would decay.
     points = [{**p, "body": start()["body"]} for p in optax_course(optax.adamw(0.1), given, gradient)]
-    found = course(head_only(small_task()), {"rate": 0.1}, probe=("head", 0, 0))
+    found = course(head_only(), {"rate": 0.1}, probe=("head", 0, 0))
     assert_courses_agree(found, course_of(points, ("head", 0, 0)))
-    body = course(head_only(small_task()), {"rate": 0.1})[:, 0]
+    body = course(head_only(), {"rate": 0.1})[:, 0]
     np.testing.assert_array_equal(body, np.full(STEPS + 1, body[0]))
 
 
 def test_a_task_without_a_head_cannot_have_its_head_tuned():
     task = small_task()._replace(is_head=lambda path: False)
-    with pytest.raises(ValueError, match="`is_head`"):
-        run_all(task, [Trial(head_only(task), {"rate": 0.1}, evenly(1, 1))], BATCH)
+    with pytest.raises(CompareError, match="`is_head`"):
+        run_all(task, [Trial(head_only(), {"rate": 0.1}, evenly(1, 1))], BATCH)
 
 
 def test_the_one_line_at_a_decay_is_the_one_line_at_that_setting():
@@ -339,7 +322,7 @@ def test_lp_ft_is_the_head_alone_and_then_adamw_from_a_fresh_state(given):
     probe = ("head", 0, 0)
     head_steps, rate = 5, 0.1
     points = [start()]
-    params, tx = start(), optax.adamw(lp_ft.HEAD_RATE)
+    params, tx = start(), optax.adamw(HEAD_RATE)
     state = tx.init(params["head"])
     for batch in given[:head_steps]:
         updates, state = tx.update(jax.grad(loss)(params, batch)["head"], state, params["head"])
@@ -351,7 +334,7 @@ def test_lp_ft_is_the_head_alone_and_then_adamw_from_a_fresh_state(given):
         updates, state = tx.update(jax.grad(loss)(params, batch), state, params)
         params = optax.apply_updates(params, updates)
         points.append(params)
-    method = lp_ft.lp_ft(small_task())
+    method = lp_ft()
     assert_courses_agree(course(method, {"rate": rate, "head_steps": head_steps}, probe), course_of(points, probe))
 
 
@@ -388,7 +371,7 @@ def test_adam_spd_takes_back_what_leads_further_away_where_the_gradient_agrees(s
 
 def test_the_adam_spd_arm_is_adam_with_that_decay(given):
     expected = optax_course(selective_projection_decay(optax.adam(0.1), 0.5), given)
-    found = course(adam_spd(small_task()), {"rate": 0.1, "strength": 0.5})
+    found = course(adam_spd(), {"rate": 0.1, "strength": 0.5})
     assert_courses_agree(found, course_of(expected))
 
 

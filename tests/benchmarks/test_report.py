@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from rich.console import Console
 
-from benchmarks.forgetting.report import by_rate, markdown, plot, table, write_json
+from benchmarks.forgetting.command import job
+from benchmarks.forgetting.report import by_rate, markdown, plot, table
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import summarize
 
@@ -91,9 +92,11 @@ def test_the_json_file_holds_the_curves_and_no_nan(tmp_path):
     found = runs()
     found[1].metrics["cosine"][0, 0] = np.nan
     rows, slow = summarize(found, 0.85, "base"), found[0]._replace(setting={"rate": 1e-7})
-    write_json(tmp_path / "x.json", rows, [*found, slow], {"level": 0.85})
+    with job("x", tmp_path, quick=True) as work:
+        work.write({**work.about(level=0.85), "summary": rows, "runs": [*found, slow]})
     content = json.loads((tmp_path / "x.json").read_text())
-    assert content["level"] == 0.85
+    assert (content["level"], content["quick"]) == (0.85, True)
+    assert content["command"].startswith("python -m benchmarks.forgetting")
     assert content["runs"][4]["setting"] == {"rate": 1e-7}
     np.testing.assert_allclose(content["runs"][3]["old"], found[3].old)
     np.testing.assert_allclose(content["runs"][3]["steps"], STEPS)

@@ -13,6 +13,7 @@ from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.runner import Trial, at_rates, batch_order, evenly, geometrically, run_all
 from benchmarks.forgetting.tasks import Scores, Task
 from profit_optax import profit as profit_closure
+from profit_optax.compare import CompareError
 
 SEEDS, EXAMPLES, BATCH = 2, 12, 3
 RATES = (0.01, 0.02)
@@ -298,14 +299,14 @@ def test_an_optimizer_without_a_state_can_be_run():
 
 
 def test_methods_of_the_same_name_are_refused():
-    with pytest.raises(ValueError, match="the same name"):
+    with pytest.raises(CompareError, match="the same name"):
         run_arms(linear_task(), adamw(), adamw())
 
 
 def interrupted(monkeypatch, after):
     """Make the store raise after so many saves, as if the command was killed right then."""
     saves = []
-    save = runner.Store.save
+    save = runner.Store.save_state
 
     def save_and_die(self, *args):
         save(self, *args)
@@ -313,7 +314,7 @@ def interrupted(monkeypatch, after):
         if len(saves) == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner.Store, "save", save_and_die)
+    monkeypatch.setattr(runner.Store, "save_state", save_and_die)
     monkeypatch.setattr(runner, "SAVE_EVERY", -1.0)
 
 
@@ -326,14 +327,14 @@ def test_a_killed_command_goes_on_where_it_was(monkeypatch, tmp_path):
         with pytest.raises(KeyboardInterrupt):
             run_all(linear_task(), trials(*arms, ratio=2.0), BATCH, store=tmp_path)
     assert len(list(tmp_path.glob("*.json"))) == 2
-    found, resume = [], runner.Store.resume
+    found, load = [], runner.Store.load_state
 
-    def noted(self, state):
-        state, records, seconds = resume(self, state)
+    def noted(self, *args):
+        state, (records, seconds) = load(self, *args)
         found.append(len(records))
-        return state, records, seconds
+        return state, (records, seconds)
 
-    monkeypatch.setattr(runner.Store, "resume", noted)
+    monkeypatch.setattr(runner.Store, "load_state", noted)
     resumed = run_all(linear_task(), trials(*arms, ratio=2.0), BATCH, store=tmp_path)
     assert found == [4, 0], "the third run goes on after four evaluations, the fourth begins"
     for run, other in zip(whole, resumed, strict=True):
@@ -343,11 +344,11 @@ def test_a_killed_command_goes_on_where_it_was(monkeypatch, tmp_path):
         for name, values in run.metrics.items():
             np.testing.assert_array_equal(other.metrics[name], values)
     assert len(list(tmp_path.glob("*.json"))) == 4
-    assert not list(tmp_path.glob("*.msgpack")), "a finished run keeps no state"
+    assert not list(tmp_path.glob("*.npz")), "a finished run keeps no state"
 
 
 def test_a_larger_batch_than_there_are_examples_is_refused():
-    with pytest.raises(ValueError, match=f"batch is {EXAMPLES + 1}, and a seed trains on {EXAMPLES} examples"):
+    with pytest.raises(CompareError, match=f"batch is {EXAMPLES + 1}, and a seed trains on {EXAMPLES} examples"):
         run_all(linear_task(), trials(adamw()), EXAMPLES + 1)
 
 
@@ -366,6 +367,15 @@ def test_finished_runs_are_not_run_again(tmp_path):
     for run, other in zip(first, again, strict=True):
         np.testing.assert_array_equal(run.new, other.new)
         assert run.seconds == other.seconds
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[1]", '{"run": {}}', '{"run": {"old": [[1]]}}'])
+def test_a_damaged_file_is_named(tmp_path, damage):
+    run_all(linear_task(), [TRIAL], BATCH, store=tmp_path)
+    (path,) = tmp_path.glob("*.json")
+    path.write_text(damage)
+    with pytest.raises(CompareError, match=f"{path.name} is damaged .* remove it"):
+        run_all(linear_task(), [TRIAL], BATCH, store=tmp_path)
 
 
 TRIAL = Trial(adamw(), {"rate": 0.1}, evenly(4, 4))

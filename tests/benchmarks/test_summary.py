@@ -1,13 +1,10 @@
 """Crossings, intervals and sentences against values worked out by hand."""
 
-import math
-
 import numpy as np
 import pytest
 
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import crossing, describe, difference, summarize
-from profit_optax.compare.statistics import interval
 
 
 def run_of(old, new, steps=(0, 10, 20), method="ours", rate=1e-3, gradients=1, metrics=None):
@@ -26,37 +23,10 @@ def test_a_crossing_is_interpolated_between_the_evaluations_around_it():
     np.testing.assert_allclose(found.steps, [12.5])
 
 
-def test_it_is_the_first_crossing_that_counts():
-    found = crossing(run_of([[1.0, 0.8, 0.6, 0.4]], [[0.0, 0.8, 0.2, 0.9]], steps=(0, 1, 2, 3)), level=0.4)
-    np.testing.assert_allclose(found.old, [0.9])
-    np.testing.assert_allclose(found.steps, [0.5])
-
-
-def test_an_evaluation_exactly_at_the_level_is_the_crossing():
-    found = crossing(run_of([[1.0, 0.9, 0.7], [1.0, 0.9, 0.7]], [[0.0, 0.5, 0.9], [0.0, 0.1, 0.5]]), level=0.5)
-    np.testing.assert_allclose(found.old, [0.9, 0.7])
-    np.testing.assert_allclose(found.steps, [10, 20])
-
-
-def test_a_model_that_starts_above_the_level_has_crossed_it_at_the_start():
-    found = crossing(run_of([[0.95, 0.9, 0.7]], [[0.8, 0.9, 0.95]]), level=0.5)
-    np.testing.assert_allclose((found.old[0], found.steps[0]), (0.95, 0))
-
-
 def test_seeds_that_do_not_reach_the_level_have_no_crossing():
     found = crossing(run_of([[1.0, 0.9, 0.7], [1.0, 0.9, 0.8]], [[0.0, 0.5, 0.9], [0.0, 0.5, 0.59]]), level=0.6)
     np.testing.assert_allclose(found.old, [0.85, np.nan])
     np.testing.assert_allclose(found.steps, [12.5, np.nan])
-
-
-def test_the_interval_is_students():
-    # Mean 2, standard error 1 / sqrt(3); the 97.5 % point of t with two degrees of freedom is 4.302653.
-    half = 4.302653 / math.sqrt(3)
-    np.testing.assert_allclose(interval(np.array([1.0, 2.0, 3.0])), (2, 2 - half, 2 + half), rtol=1e-6)
-
-
-def test_nothing_is_averaged_away():
-    assert interval(np.array([1.0, np.nan, 3.0])) is None
 
 
 def test_differences_are_paired_by_seed():

@@ -195,7 +195,7 @@ def test_the_rate_falls_every_hundred_steps():
 
 def stepped(method, task, batches, ratio=10.0):
     """Parameters to evaluate after one step of a method from seed 0's model."""
-    params, tx = params_of(task, 0), method.optimizer({"rate": 1e-2, "ratio": ratio})
+    params, tx = params_of(task, 0), method.optimizer({"rate": 1e-2, "ratio": ratio, "task": task})
 
     @jax.jit
     def step(params, state, batches):
@@ -212,14 +212,14 @@ def two_batches(task):
 def test_head_only_moves_the_head_only(task):
     batches = jax.tree.map(lambda x: x[:1], two_batches(task))
     moved = jax.tree.map(
-        lambda x, y: not np.array_equal(x, y), params_of(task, 0), stepped(head_rmsprop(task), task, batches)
+        lambda x, y: not np.array_equal(x, y), params_of(task, 0), stepped(head_rmsprop(), task, batches)
     )
     assert {path[1].key for path, it_did in jax.tree.leaves_with_path(moved) if it_did} == {"head"}
     full = stepped(full_rmsprop(), task, batches)
     jax.tree.map(
         np.testing.assert_array_equal,
         full["params"]["head"],
-        stepped(head_rmsprop(task), task, batches)["params"]["head"],
+        stepped(head_rmsprop(), task, batches)["params"]["head"],
     )
 
 
@@ -278,7 +278,7 @@ def test_a_sweep_that_is_done_is_not_run_again(swept, store, monkeypatch):
 
 def test_predictions_are_those_of_the_first_seeds_models(task, store, monkeypatch):
     points = grid(7)
-    monkeypatch.setattr(sweep, "_methods", lambda task: (full_rmsprop(),))
+    monkeypatch.setattr(sweep, "_methods", lambda: (full_rmsprop(),))
     found = sweep.predictions(Setting("tanh", 4, 10.0, "PROFIT"), PLAN, store, points)
     assert list(found) == ["before", "full fine-tuning"]
     expected = task.outputs(params_of(task, 0), toy.Examples(points, None))

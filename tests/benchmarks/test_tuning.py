@@ -7,6 +7,7 @@ import pytest
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tuning import Budget, _merit, best, trial, tune
+from profit_optax.compare import CompareError
 from tests.benchmarks.test_methods import BATCH, small_task
 
 BUDGET = Budget(gradients=24, evaluations=10, batch=BATCH)
@@ -61,5 +62,5 @@ def test_the_best_setting_is_picked():
 
 def test_methods_with_different_numbers_of_settings_are_refused():
     few = adamw(2)._replace(grid=(("rate", (1e-3,)),))
-    with pytest.raises(ValueError, match=r"'AdamW': 9, 'AdamW x2': 1"):
+    with pytest.raises(CompareError, match=r"'AdamW': 9, 'AdamW x2': 1"):
         tune(small_task(), [adamw(), few], 0.5, BUDGET)

@@ -82,12 +82,12 @@ def test_names_tell_the_methods_apart():
 
 
 def test_every_method_is_evaluated_at_equal_steps_and_at_equal_gradients():
-    for trial in trials((1e-3, 1e-2), steps=30):
+    for trial in trials(methods(30), (1e-3, 1e-2), steps=30):
         assert 30 in trial.steps
         assert trial.steps[0] == 0
         assert trial.steps[-1] * trial.method.gradients == 60
         assert np.all(np.diff(trial.steps) > 0)
-    assert [trial.setting["rate"] for trial in trials((1e-3, 1e-2), steps=30)] == [1e-3, 1e-2] * 5
+    assert [trial.setting["rate"] for trial in trials(methods(30), (1e-3, 1e-2), steps=30)] == [1e-3, 1e-2] * 5
 
 
 def loss(params, batch):
@@ -188,7 +188,8 @@ def test_an_unconverged_old_model_ends_the_run(linear_models, monkeypatch, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--tasks", "chess"), ("--seeds", "1"), ("--steps", "0"), ("--output", __file__)]
+    ("option", "value"),
+    [("--task", "chess"), ("--methods", "PROFIT"), ("--seeds", "1"), ("--steps", "0"), ("--output", __file__)],
 )
 def test_a_wrong_value_is_refused_by_the_options_name(monkeypatch, option, value):
     monkeypatch.setattr(command, "run_all", None)

@@ -69,6 +69,10 @@ def test_a_function_that_returns_a_task_will_do(command):
         ("task", ["--methods", "adamw,nothing"], "got 'nothing'"),
         ("task", ["--methods", "adamw,lwf"], r"needs Task\.outputs"),
         ("task", ["--gradients", "1"], "gradients must be at least 2"),
+        ("task", ["--gradients", "10000000000"], "at most 1,000,000,000, got 10000000000"),
+        ("task", ["--seeds", "1000000000"], "seeds must be at most 1000"),
+        ("task", ["--rates", "nan"], "rates must be different, positive and finite"),
+        ("task", ["--levels", "nan"], "levels must be finite scores"),
     ],
 )
 def test_what_goes_wrong_is_one_line_and_no_traceback(command, name, options, words):
@@ -78,6 +82,26 @@ def test_what_goes_wrong_is_one_line_and_no_traceback(command, name, options, wo
     assert re.search(words, result.stderr)
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
+
+
+@pytest.mark.parametrize("damage", ["", "[]", '{"method": "AdamW"}'])
+def test_a_damaged_run_is_named_and_may_be_removed(command, tmp_path, damage):
+    assert command("task", "--methods", "adamw").exit_code == 0
+    path = sorted((tmp_path / "out" / "runs").glob("*.json"))[0]
+    path.write_text(damage)
+    result = command("task", "--methods", "adamw")
+    assert (result.exit_code, "Traceback" in result.output) == (1, False)
+    assert f"Error: {path} is damaged" in result.stderr
+    path.unlink()
+    assert command("task", "--methods", "adamw").exit_code == 0
+
+
+@pytest.mark.parametrize("name", ["compare.json", "compare.png"])
+def test_a_report_that_cannot_be_written_is_one_line(command, tmp_path, name):
+    (tmp_path / "out" / name).mkdir(parents=True)
+    result = command("task", "--methods", "adamw")
+    assert (result.exit_code, "Traceback" in result.output) == (1, False)
+    assert f"{name} cannot be written" in result.stderr
 
 
 @pytest.mark.parametrize(("name", "words"), [("nothing", "has no 'nothing'"), ("mine", "must be a Task")])

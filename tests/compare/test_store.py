@@ -92,3 +92,18 @@ def test_two_comparisons_do_not_share_a_folder(tmp_path):
 def test_json_has_null_for_what_is_not_finite(tmp_path):
     store.write_json(tmp_path / "a.json", {"a": (1.0, float("inf")), 2: np.array([np.nan])})
     assert Store(tmp_path).read("a") == {"a": [1.0, None], "2": [None]}
+
+
+def test_a_damaged_state_is_named(tmp_path):
+    kept, state = Store(tmp_path), {"w": jnp.ones(3)}
+    kept.save_state("runs/a", state, {"done": 1})
+    (path,) = (tmp_path / "runs").glob("*.npz")
+    whole = path.read_bytes()
+    for content in (b"", whole[: len(whole) // 2], b"no archive"):
+        path.write_bytes(content)
+        with pytest.raises(CompareError, match=f"{path.name} is damaged"):
+            kept.load_state("runs/a", state)
+    path.write_bytes(whole)
+    with pytest.raises(CompareError, match="is damaged"):
+        kept.load_state("runs/a", {"w": jnp.ones(4)})
+    assert kept.load_state("runs/a", state)[1] == {"done": 1}

@@ -1,26 +1,35 @@
 """The demo: handwritten digits, then the same digits rotated, with AdamW and with PROFIT."""
 
 import math
-import time
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import typer
 from rich.console import Console
 
-from benchmarks.commands import ending_with, make_folder, or_quick, progress_bar
-from benchmarks.forgetting.asked import METHODS_HELP, methods_named
+from benchmarks.commands import or_quick, parse_rates
+from benchmarks.forgetting.command import (
+    Methods,
+    Output,
+    Quick,
+    Size,
+    TaskName,
+    count_option,
+    job,
+    methods_named,
+    seeds_option,
+)
 from benchmarks.forgetting.methods import Method, catalogue
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.report import by_rate, environment, plot, table, write_json
-from benchmarks.forgetting.runner import Run, Trial, at_rates, run_all
-from benchmarks.forgetting.summary import Row, describe, percent, short_rate, summarize
-from benchmarks.forgetting.tasks import Task, digits
-from benchmarks.forgetting.tasks.catalogue import TASK_HELP, task_named
-from profit_optax.compare.errors import CompareError
+from benchmarks.forgetting.report import by_rate, plot, table
+from benchmarks.forgetting.runner import at_rates, run_all, total
+from benchmarks.forgetting.summary import describe, percent, summarize
+from benchmarks.forgetting.tasks import digits
+from benchmarks.forgetting.tasks.catalogue import task_named
+from profit_optax.compare.formats import short_rate
 
 # The same for every arm: a decade of rates at each of which AdamW gets to LEVEL.
 RATES = (1e-4, 3e-4, 1e-3)
@@ -31,28 +40,8 @@ ANGLE = 35.0
 EVALUATIONS = 40
 
 
-class Size(NamedTuple):
-    """What makes a run long: its defaults depend on --quick."""
-
-    rates: tuple[float, ...]
-    seeds: int
-    steps: int
-
-
-FULL = Size(RATES, seeds=10, steps=800)
-QUICK = Size(RATES[-1:], seeds=2, steps=80)
-
-
-def _parse_rates(text: str) -> tuple[float, ...]:
-    try:
-        rates = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1e-4,3e-4.") from None
-    if not all(0 < rate < math.inf for rate in rates):
-        raise typer.BadParameter(f"every rate must be positive and finite, and {text!r} has another.")
-    if len(set(rates)) < len(rates):
-        raise typer.BadParameter(f"every rate must be given once, and {text!r} repeats one.")
-    return rates
+FULL = Size(seeds=10, rates=RATES, steps=800)
+QUICK = Size(seeds=2, rates=RATES[-1:], steps=80)
 
 
 def _positive(value: float) -> float:
@@ -71,7 +60,7 @@ def main(
     rates: Annotated[
         Any,
         typer.Option(
-            parser=_parse_rates,
+            parser=parse_rates,
             metavar="RATE,RATE,...",
             help="Learning rates of AdamW, alone and as PROFIT's main optimizer.",
             show_default=or_quick(*(",".join(map(short_rate, size.rates)) for size in (FULL, QUICK))),
@@ -80,120 +69,74 @@ def main(
     ratio: Annotated[
         float, typer.Option(callback=_positive, help="Main rate divided by PROFIT's reference rate.")
     ] = RATIO,
-    n_ref: Annotated[int, typer.Option(min=1, help="Reference steps in each of PROFIT's steps.")] = 1,
+    n_ref: Annotated[int, typer.Option(min=1, max=1000, help="Reference steps in each of PROFIT's steps.")] = 1,
     batch: Annotated[int, typer.Option(min=1, max=digits.N_TRAIN, help="Examples for each gradient.")] = BATCH,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Paired seeds: each has its own split, old model and order of batches.",
-            show_default=or_quick(FULL.seeds, QUICK.seeds),
-        ),
-    ] = None,
-    steps: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            help="Main steps at the lowest rate. A higher rate takes fewer in proportion.",
-            show_default=or_quick(FULL.steps, QUICK.steps),
-        ),
-    ] = None,
+    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
+    steps: Annotated[int | None, count_option("Main steps at the lowest rate.", FULL.steps, QUICK.steps)] = None,
     angle: Annotated[
         float, typer.Option(callback=_finite, help="Degrees by which the new digits are rotated.")
     ] = ANGLE,
-    task: Annotated[str | None, typer.Option(help=TASK_HELP, show_default="digits rotated by --angle degrees")] = None,
-    methods: Annotated[str | None, typer.Option(help=METHODS_HELP, show_default="the four arms below")] = None,
-    output: Annotated[Path, typer.Option(help="Folder for demo.png and demo.json.")] = Path("out/demo"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A smoke run of a few seconds, which measures nothing.")
-    ] = False,
+    task: TaskName = None,
+    methods: Methods = None,
+    output: Output = Path("out/demo"),
+    quick: Quick = False,
 ) -> None:
     """Fine-tune digits models to rotated digits and measure how much of the upright digits they forget.
 
-    The arms are AdamW, AdamW with as many batches a step as PROFIT, PROFIT, and the one line at one batch a step.
-
-    All start from the same models and see the same sequence of batches.
+    The arms are AdamW, AdamW with as many batches a step as PROFIT, PROFIT, and the one line at one batch a step. All
+    start from the same models and see the same sequence of batches. A higher rate takes fewer steps in proportion.
     """
-    begin = time.perf_counter()
-    size = QUICK if quick else FULL
-    rates, steps = rates or size.rates, size.steps if steps is None else steps
-    n_seeds = size.seeds if seeds is None else seeds
-    make_folder(output)
-    with ending_with(digits.NotConvergedError, CompareError):
-        learnt = task_named(task, angle)(range(n_seeds))
+    size = (QUICK if quick else FULL).given(rates=rates, seeds=seeds, steps=steps)
+    with job("demo", output, quick) as work:
         arms = [adamw(), adamw(n_ref + 1), profit(n_ref), one_line()]
         if methods:
-            arms = methods_named(methods, [*arms, *catalogue.everything(learnt)])
+            arms = methods_named(methods, [*arms, *catalogue.everything()])
         # What else a method can be set to is in the middle of its grid.
-        others = [{name: values[len(values) // 2] for name, values in arm.grid if name != "rate"} for arm in arms]
         trials = [
             trial
-            for arm, other in zip(arms, others, strict=True)
-            for trial in at_rates([arm], rates, steps, EVALUATIONS, **(other | {"ratio": ratio, "decay": 0.0}))
+            for arm in arms
+            for trial in at_rates(
+                [arm], size.rates, size.steps, EVALUATIONS, **(arm.middle() | {"ratio": ratio, "decay": 0.0})
+            )
         ]
-        base, runs = _measure(learnt, trials, batch, n_seeds, checked=task is None)
-    rows = summarize(runs, LEVEL, arms[0].name)
-    plot(output / "demo.png", by_rate(runs), LEVEL, learnt.name)
-    about = {
-        "quick": quick,
-        "level": LEVEL,
-        "angle": angle,
-        "ratio": ratio,
-        "n_ref": n_ref,
-        "seeds": n_seeds,
-        "rates": rates,
-        "steps": steps,
-        "batch": batch,
-        "evaluations": EVALUATIONS,
-        "old_accuracy_at_start": base,
-        "wall_seconds": time.perf_counter() - begin,
-        **environment(),
-    }
-    write_json(output / "demo.json", rows, runs, about)
-    _print(rows, runs, arms, about, output, standard=task is None and methods is None)
-
-
-def _measure(task: Task, trials: list[Trial], batch: int, n_seeds: int, checked: bool) -> tuple[np.ndarray, list[Run]]:
-    """The old models' accuracies and all runs, with a progress bar on standard error."""
-    with progress_bar() as progress:
-        bar = progress.add_task(f"{n_seeds} old models", total=None)
-        base = digits.old_accuracies(task)
-        if checked:
+        learnt = task_named(task, angle)(range(size.seeds))
+        base = digits.old_accuracies(learnt)
+        if task is None:
             digits.check_converged(base)
-        gradients = sum(int(trial.steps[-1]) * trial.method.gradients for trial in trials)
-        progress.update(bar, total=gradients * n_seeds)
+        with work.bar(total(trials, size.seeds)) as bar:
+            runs = run_all(learnt, trials, batch, bar)
+        rows = summarize(runs, LEVEL, arms[0].name)
+        about = work.about(
+            level=LEVEL,
+            angle=angle,
+            ratio=ratio,
+            n_ref=n_ref,
+            batch=batch,
+            evaluations=EVALUATIONS,
+            old_accuracy_at_start=base,
+            **size.named(),
+        )
+        work.write(
+            {**about, "summary": rows, "runs": runs}, draw=lambda path: plot(path, by_rate(runs), LEVEL, learnt.name)
+        )
+        console = Console(highlight=False, markup=False)
+        console.print(table(rows, LEVEL, arms[0].name))
+        if task is None and methods is None:
+            console.print(_explained(base, about, arms[1]))
+        for sentence in describe(runs, LEVEL):
+            console.print(f"- {sentence}")
+        if quick:
+            console.print("A quick run shows that everything works: its numbers mean nothing.")
+        versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+        console.print(f"{about['wall_seconds']:.0f} s for {size.seeds} seeds; {versions}; {about['machine']}.")
+        work.show()
 
-        def on_progress(method: str, gradients: int) -> None:
-            progress.update(bar, description=method, advance=gradients)
 
-        return base, run_all(task, trials, batch, on_progress)
-
-
-def _print(
-    rows: list[Row], runs: list[Run], methods: list[Method], about: dict[str, Any], output: Path, standard: bool
-) -> None:
-    console = Console(highlight=False, markup=False)
-    console.print(table(rows, LEVEL, methods[0].name))
-    base, versions = about["old_accuracy_at_start"], about["versions"]
-    level, n_seeds = percent(LEVEL), about["seeds"]
-    if standard:
-        _explain(console, base, level, about, methods[1])
-    for sentence in describe(runs, LEVEL):
-        console.print(f"- {sentence}")
-    if about["quick"]:
-        console.print("A quick run shows that everything works: its numbers mean nothing.")
-    console.print(
-        f"{about['wall_seconds']:.0f} s for {n_seeds} seeds; {', '.join(f'{k} {v}' for k, v in versions.items())};"
-        f" {about['machine']}."
-    )
-    console.print(f"Picture: {output / 'demo.png'}\nNumbers: {output / 'demo.json'}", soft_wrap=True)
-
-
-def _explain(console: Console, base: np.ndarray, level: str, about: dict[str, Any], twice: Method) -> None:
-    console.print(
+def _explained(base: np.ndarray, about: dict[str, Any], twice: Method) -> str:
+    return (
         f"Measured on held-out digits: accuracy on upright ones (old) when that on the same ones rotated by"
-        f" {about['angle']:g} degrees (new) first reaches {level} %; means over {about['seeds']} paired seeds ±"
-        f" 95 % Student-t intervals. The old models started at {100 * base.mean():.1f} % (the lowest at"
+        f" {about['angle']:g} degrees (new) first reaches {percent(LEVEL)} %; means over {about['seeds']} paired seeds"
+        f" ± 95 % Student-t intervals. The old models started at {100 * base.mean():.1f} % (the lowest at"
         f" {100 * base.min():.1f} %)."
         f" {twice.name} averages {twice.gradients} batches a step, as many as PROFIT takes. A cosine between"
         f" displacement and gradient near -1 may announce a collapse."

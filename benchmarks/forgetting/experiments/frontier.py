@@ -3,101 +3,91 @@
 Every method is tuned with the same number of settings, gradients and seeds, on other seeds than it is reported on.
 """
 
-import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated
 
-import typer
-from rich.console import Console
-
-from benchmarks.commands import ending_with, make_folder, or_quick, progress_bar
-from benchmarks.forgetting.asked import METHODS_HELP, methods_named
+from benchmarks.forgetting.command import (
+    MOST_SEEDS,
+    Methods,
+    Output,
+    Quick,
+    Size,
+    TaskName,
+    count_option,
+    job,
+    methods_named,
+    seeds_option,
+)
 from benchmarks.forgetting.experiments.demo import ANGLE, BATCH, LEVEL
 from benchmarks.forgetting.methods import Method, catalogue
-from benchmarks.forgetting.report import environment, markdown, plot, write_json
-from benchmarks.forgetting.runner import Run, run_all
+from benchmarks.forgetting.report import made_with, markdown, plot
+from benchmarks.forgetting.runner import run_all
 from benchmarks.forgetting.summary import percent, summarize
-from benchmarks.forgetting.tasks import Task, digits
-from benchmarks.forgetting.tasks.catalogue import TASK_HELP, task_named
-from benchmarks.forgetting.tuning import Budget, Tuned, trial, tune
-from profit_optax.compare.errors import CompareError
+from benchmarks.forgetting.tasks import digits
+from benchmarks.forgetting.tasks.catalogue import task_named
+from benchmarks.forgetting.tuning import Budget, trial, tune
 
 # Tuning seeds are counted from here, so that none of them is reported on.
-FIRST_TUNING_SEED = 1000
+FIRST_TUNING_SEED = MOST_SEEDS
 BASELINE = "AdamW"
 
-
-class Size(NamedTuple):
-    """What makes a run long: its defaults depend on --quick."""
-
-    seeds: int
-    tuning_seeds: int
-    gradients: int
-
-
-FULL = Size(seeds=10, tuning_seeds=5, gradients=3000)
-QUICK = Size(seeds=2, tuning_seeds=2, gradients=16)
+FULL = Size(seeds=10, gradients=3000, tuning_seeds=5)
+QUICK = Size(seeds=2, gradients=16, tuning_seeds=2)
 EVALUATIONS = 60
 
 
 def main(
-    task: Annotated[
-        str | None, typer.Option(help=TASK_HELP, show_default=f"digits rotated by {ANGLE:g} degrees")
-    ] = None,
-    methods: Annotated[str | None, typer.Option(metavar="NAME,NAME,...", help=METHODS_HELP)] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=2, max=FIRST_TUNING_SEED, help="Seeds to report on.", show_default=or_quick(FULL.seeds, QUICK.seeds)
-        ),
-    ] = None,
+    task: TaskName = None,
+    methods: Methods = None,
+    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
     tuning_seeds: Annotated[
-        int | None,
-        typer.Option(min=2, help="Seeds to tune on.", show_default=or_quick(FULL.tuning_seeds, QUICK.tuning_seeds)),
+        int | None, count_option("Seeds to tune on.", FULL.tuning_seeds, QUICK.tuning_seeds, 2, MOST_SEEDS)
     ] = None,
     gradients: Annotated[
-        int | None,
-        typer.Option(min=2, help="Gradients of a run at most.", show_default=or_quick(FULL.gradients, QUICK.gradients)),
+        int | None, count_option("Gradients of a run at most.", FULL.gradients, QUICK.gradients, 2)
     ] = None,
-    output: Annotated[
-        Path,
-        typer.Option(help="Folder for frontier.md, .png, .json, and for the runs that a killed command goes on from."),
-    ] = Path("out/frontier"),
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke run, which measures nothing.")] = False,
+    output: Output = Path("out/frontier"),
+    quick: Quick = False,
 ) -> None:
     """Tune every method on the digits task with the same budget, and compare them at equal new-task quality."""
-    begin = time.perf_counter()
-    size = QUICK if quick else FULL
-    size = Size(seeds or size.seeds, tuning_seeds or size.tuning_seeds, gradients or size.gradients)
+    size = (QUICK if quick else FULL).given(seeds=seeds, tuning_seeds=tuning_seeds, gradients=gradients)
     budget = Budget(size.gradients, EVALUATIONS, BATCH)
-    make_folder(output)
-    with ending_with(digits.NotConvergedError, CompareError):
-        make_task = task_named(task, ANGLE)
+    with job("frontier", output, quick) as work:
+        groups, make_task = _groups(methods), task_named(task, ANGLE)
         reported = make_task(range(size.seeds))
-        groups = _groups(reported, methods)
         tuning_task = make_task(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + size.tuning_seeds))
         for each in (tuning_task, reported) if task is None else ():
             digits.check_converged(digits.old_accuracies(each))
-    named = [method for group in groups.values() for method in group]
-    with progress_bar() as progress:
+        named = [method for group in groups.values() for method in group]
         n_settings = len(named[0].settings())
-        total = len(named) * size.gradients * (size.tuning_seeds * n_settings + size.seeds)
-        bar = progress.add_task("", total=total)
+        with work.bar(len(named) * size.gradients * (size.tuning_seeds * n_settings + size.seeds)) as bar:
+            tuned = tune(tuning_task, named, LEVEL, budget, bar, work.runs)
+            trials = [trial(each.method, each.setting, budget) for each in tuned]
+            runs = run_all(reported, trials, BATCH, bar, work.runs)
+        rows = summarize(runs, LEVEL, BASELINE)
+        picked = {each.method.name: {**each._asdict(), "method": each.method.name} for each in tuned}
+        about = work.about(level=LEVEL, angle=ANGLE, **size.named() | budget._asdict(), tuned=picked)
+        reached = {each.method.name: f"{each.reached} of {each.tried}" for each in tuned}
+        text = (
+            f"{markdown(rows, LEVEL, BASELINE, reached)}\nDigits to {reported.name}. Means over {size.seeds} seeds"
+            f" ± 95 % Student-t intervals; settings tuned on {size.tuning_seeds} others, {tuned[0].tried} for every"
+            f" method; {size.gradients} gradients a run. *reached*: with how many settings every tuning seed reached"
+            f" {percent(LEVEL)} %. {made_with(about)}\n"
+        )
+        # AdamW is in every panel, to compare with.
+        panels = {
+            title: [run for run in runs if run.method in {BASELINE, *(method.name for method in group)}]
+            for title, group in groups.items()
+        }
+        content = {**about, "summary": rows, "runs": runs}
+        work.write(content, text, lambda path: plot(path, panels, LEVEL, reported.name))
+        work.show(text)
 
-        def on_progress(method: str, gradients: int) -> None:
-            progress.update(bar, description=method, advance=gradients)
 
-        tuned = tune(tuning_task, named, LEVEL, budget, on_progress, output / "runs")
-        trials = [trial(each.method, each.setting, budget) for each in tuned]
-        runs = run_all(reported, trials, BATCH, on_progress, output / "runs")
-    _report(output, reported.name, groups, tuned, runs, budget, size, time.perf_counter() - begin, quick)
-
-
-def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
+def _groups(methods: str | None) -> dict[str, list[Method]]:
     groups = {
         "optimizers": catalogue.optimizers(),
-        "against forgetting": catalogue.regularised(task),
+        "against forgetting": catalogue.regularised(),
         "PROFIT": catalogue.ours(),
     }
     if methods is None:
@@ -106,58 +96,7 @@ def _groups(task: Task, methods: str | None) -> dict[str, list[Method]]:
     groups["one line"] = catalogue.one_lines()
     groups["variants"] = catalogue.variants()
     known = [method for group in groups.values() for method in group]
-    try:
-        found = methods_named(methods, known)
-    except CompareError as error:
-        raise typer.BadParameter(str(error), param_hint="--methods") from None
-    asked = [method.name for method in found]
+    found = methods_named(methods, known, BASELINE)
     groups["your own"] = [method for method in found if method not in known]
-    if BASELINE not in asked:
-        raise typer.BadParameter(f"{BASELINE} must be among them: differences are to it.", param_hint="--methods")
-    chosen = {title: [method for method in group if method.name in asked] for title, group in groups.items()}
+    chosen = {title: [method for method in group if method in found] for title, group in groups.items()}
     return {title: group for title, group in chosen.items() if group}
-
-
-def _report(
-    output: Path,
-    task: str,
-    groups: dict[str, list[Method]],
-    tuned: Sequence[Tuned],
-    runs: Sequence[Run],
-    budget: Budget,
-    size: Size,
-    seconds: float,
-    quick: bool,
-) -> None:
-    rows = summarize(runs, LEVEL, BASELINE)
-    about: dict[str, Any] = {
-        "quick": quick,
-        "level": LEVEL,
-        "angle": ANGLE,
-        **size._asdict(),
-        **budget._asdict(),
-        "tuned": {each.method.name: {"setting": each.setting, "tried": each.tried, "reached": each.reached}
-                  for each in tuned},
-        "wall_seconds": seconds,
-        **environment(),
-    }  # fmt: skip
-    text = markdown(rows, LEVEL, BASELINE, {each.method.name: f"{each.reached} of {each.tried}" for each in tuned})
-    text += (
-        f"\nDigits to {task}. Means over {size.seeds} seeds ± 95 % Student-t intervals;"
-        f" settings tuned on {size.tuning_seeds} others, {tuned[0].tried} for every method; {size.gradients} gradients"
-        f" a run. *reached*: with how many settings every tuning seed reached {percent(LEVEL)} %."
-        f" {about['machine']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())}.\n"
-    )
-    (output / "frontier.md").write_text(text, encoding="utf-8")
-    # AdamW is in every panel, to compare with.
-    panels = {
-        title: [run for run in runs if run.method in {BASELINE, *(method.name for method in group)}]
-        for title, group in groups.items()
-    }
-    plot(output / "frontier.png", panels, LEVEL, task)
-    write_json(output / "frontier.json", rows, list(runs), about)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(text)
-    console.print(
-        f"Table: {output / 'frontier.md'}\nPicture: {output / 'frontier.png'}\nNumbers: {output / 'frontier.json'}"
-    )

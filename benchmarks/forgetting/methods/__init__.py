@@ -9,12 +9,13 @@ import jax
 import optax
 
 from benchmarks.forgetting.tasks import Task
+from profit_optax.compare.methods import params_to_evaluate
 
 Loss = Callable[[chex.ArrayTree, Any], jax.Array]
 ValueAndGradFn = Callable[[chex.ArrayTree, Any], tuple[jax.Array, chex.ArrayTree]]
 Stepped = tuple[chex.ArrayTree, optax.OptState]
 # "rate", and what else a method can be set to. Inside of compiled programs the values are scalar arrays, so that one
-# program serves all settings.
+# program serves all settings. Optimizers are also told the "task".
 Setting = Mapping[str, Any]
 
 # Makes an optimizer from a rate.
@@ -38,39 +39,16 @@ def plain_step(
     return optax.apply_updates(params, updates), state
 
 
-def unstacked(batches: Any) -> list[Any]:
-    """The batches one by one."""
-    n_batches = len(jax.tree.leaves(batches)[0])
-    return [jax.tree.map(lambda x, i=i: x[i], batches) for i in range(n_batches)]
-
-
-def params_as_they_are(state: optax.OptState, params: chex.ArrayTree) -> chex.ArrayTree:
-    """For methods whose parameters are the ones to evaluate."""
-    del state
-    return params
-
-
-def no_metrics(state: optax.OptState) -> dict[str, jax.Array]:
-    """For methods that say nothing about themselves."""
-    del state
-    return {}
-
-
-def nothing(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> None:
-    """For methods that keep nothing of the old task."""
-    del task, params, data, train
+def cosine(state: optax.OptState) -> dict[str, jax.Array]:
+    """The cosine between displacement and gradient, where a method has one: near -1 it may announce a collapse."""
+    found = optax.tree.get(state, "cosine")
+    return {} if found is None else {"cosine": found}
 
 
 def start(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> chex.ArrayTree:
     """For methods that keep the weights that fine-tuning starts from."""
     del task, data, train
     return params
-
-
-def task_loss(task: Task, kept: Any, setting: Setting) -> Loss:
-    """For methods that minimise the new task's loss alone."""
-    del kept, setting
-    return task.loss
 
 
 class Method(NamedTuple):
@@ -83,11 +61,10 @@ class Method(NamedTuple):
       step: `step(tx, value_and_grad_fn, params, state, batches)` returns the next params and state. Every leaf of
         `batches` has a leading axis of length `batches`.
       batches: how many batches one step takes; None for as many as gradients.
-      init: `init(params)` are the parameters to begin with, where they are more than a model's.
-      eval_params: `eval_params(state, params)` are the parameters to evaluate.
+      eval_params: `eval_params(state, params)` are the parameters to evaluate, by default those of PROFIT's forms.
       metrics: `metrics(state)` are scalars of the last step, whose means are recorded along training.
-      keep: `keep(task, params, data, train)` is what is kept of the old task, for one seed.
-      loss: `loss(task, kept, setting)` is the loss to minimise.
+      keep: `keep(task, params, data, train)` is what is kept of the old task, for one seed; None for nothing.
+      loss: `loss(task, kept, setting)` is the loss to minimise; None for the task's.
       grid: values of what it can be set to, from which tuning picks; in every method there are as many combinations.
     """
 
@@ -98,16 +75,19 @@ class Method(NamedTuple):
         plain_step
     )
     batches: int | None = None
-    init: Callable[[chex.ArrayTree], chex.ArrayTree] = lambda params: params
-    eval_params: Callable[[optax.OptState, chex.ArrayTree], chex.ArrayTree] = params_as_they_are
-    metrics: Callable[[optax.OptState], dict[str, jax.Array]] = no_metrics
-    keep: Callable[[Task, chex.ArrayTree, Any, jax.Array], Any] = nothing
-    loss: Callable[[Task, Any, Setting], Loss] = task_loss
+    eval_params: Callable[[optax.OptState, chex.ArrayTree], chex.ArrayTree] = params_to_evaluate
+    metrics: Callable[[optax.OptState], dict[str, jax.Array]] = cosine
+    keep: Callable[[Task, chex.ArrayTree, Any, jax.Array], Any] | None = None
+    loss: Callable[[Task, Any, Setting], Loss] | None = None
     grid: tuple[tuple[str, tuple[float, ...]], ...] = (("rate", RATES),)
 
     def setting(self, **values: float) -> dict[str, float]:
         """Those of the values that it can be set to."""
         return {name: values[name] for name, _ in self.grid}
+
+    def middle(self) -> dict[str, float]:
+        """What it is set to beside its rate where nobody says: the middle of the grid."""
+        return {name: values[len(values) // 2] for name, values in self.grid if name != "rate"}
 
     def settings(self) -> list[dict[str, float]]:
         """All combinations of the grid's values."""

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.forgetting.methods import FEW_RATES, Method, Setting
-from benchmarks.forgetting.tasks import KeyPath, Task
+from benchmarks.forgetting.tasks import KeyPath
 
 
 class SpdState(NamedTuple):
@@ -24,11 +24,11 @@ class SpdState(NamedTuple):
     optimizer_state: optax.OptState
 
 
-def adam_spd(task: Task) -> Method:
+def adam_spd() -> Method:
     """Adam with selective projection decay but for a fresh last layer (Tian et al., 2024)."""
 
     def optimizer(setting: Setting) -> optax.GradientTransformation:
-        return selective_projection_decay(optax.adam(setting["rate"]), setting["strength"], task.is_fresh)
+        return selective_projection_decay(optax.adam(setting["rate"]), setting["strength"], setting["task"].is_fresh)
 
     return Method(
         name="AdamSPD",

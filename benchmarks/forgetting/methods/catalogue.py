@@ -18,7 +18,6 @@ from benchmarks.forgetting.methods.sam import sam
 from benchmarks.forgetting.methods.schedule_free import schedule_free
 from benchmarks.forgetting.methods.sgd import sgd
 from benchmarks.forgetting.methods.wise_ft import wise_ft
-from benchmarks.forgetting.tasks import Task
 
 
 def optimizers() -> list[Method]:
@@ -26,9 +25,9 @@ def optimizers() -> list[Method]:
     return [adamw(), adamw(2), sgd(), lookahead(), sam(), adan(), schedule_free()]
 
 
-def regularised(task: Task) -> list[Method]:
+def regularised() -> list[Method]:
     """What keeps the old weights, or something else of the old task, beside the new ones."""
-    return [l2_sp(), ewc(), lwf(), wise_ft(task), adam_spd(task), ftp(), head_only(task)]
+    return [l2_sp(), ewc(), lwf(), wise_ft(), adam_spd(), ftp(), head_only()]
 
 
 def ours() -> list[Method]:
@@ -36,9 +35,9 @@ def ours() -> list[Method]:
     return [profit(), profit_transparent(), one_line()]
 
 
-def everything(task: Task) -> list[Method]:
+def everything() -> list[Method]:
     """All of these."""
-    return [*optimizers(), *regularised(task), *ours(), *one_lines(), *variants()]
+    return [*optimizers(), *regularised(), *ours(), *one_lines(), *variants()]
 
 
 def variants() -> list[Method]:

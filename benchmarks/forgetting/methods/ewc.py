@@ -9,6 +9,7 @@ import optax
 
 from benchmarks.forgetting.methods import FEW_RATES, Loss, Method, Setting
 from benchmarks.forgetting.tasks import Task
+from profit_optax.compare import CompareError, consolidated
 
 
 def ewc() -> Method:
@@ -30,7 +31,7 @@ def ewc() -> Method:
 def fisher(task: Task, params: chex.ArrayTree, examples: Any) -> chex.ArrayTree:
     """The diagonal of the Fisher information: the mean over examples of E_y[(∂ log p(y|x) / ∂θ)²], y from the model."""
     if task.outputs is None:
-        raise ValueError("EWC needs the model's logits: give the task `outputs`.")
+        raise CompareError("EWC needs the model's logits: give the task `outputs`.")
 
     def of_example(total: chex.ArrayTree, example: Any) -> tuple[chex.ArrayTree, None]:
         def log_probabilities(params: chex.ArrayTree) -> jax.Array:
@@ -49,15 +50,9 @@ def fisher(task: Task, params: chex.ArrayTree, examples: Any) -> chex.ArrayTree:
 
 def _keep(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> tuple[chex.ArrayTree, chex.ArrayTree]:
     if task.old_batch is None:
-        raise ValueError("EWC needs the old task's examples: give the task `old_batch`.")
+        raise CompareError("EWC needs the old task's examples: give the task `old_batch`.")
     return params, fisher(task, params, task.old_batch(data, train, jax.random.key(0)))
 
 
 def _loss(task: Task, kept: tuple[chex.ArrayTree, chex.ArrayTree], setting: Setting) -> Loss:
-    start, stiffness = kept
-
-    def loss(params: chex.ArrayTree, batch: Any) -> jax.Array:
-        pull = jax.tree.map(lambda f, p, p0: jnp.sum(f * (p - p0) ** 2), stiffness, params, start)
-        return task.loss(params, batch) + setting["strength"] / 2 * optax.tree.sum(pull)
-
-    return loss
+    return consolidated(task.loss, *kept, setting["strength"])

@@ -3,14 +3,11 @@
 from typing import Any
 
 import chex
-import jax
-import jax.numpy as jnp
 import optax
 
 from benchmarks.forgetting.methods import FEW_RATES, Loss, Method, Setting, start
 from benchmarks.forgetting.tasks import Task
-
-TEMPERATURE = 2.0
+from profit_optax.compare import CompareError, distilled
 
 
 def lwf() -> Method:
@@ -28,19 +25,8 @@ def lwf() -> Method:
     )
 
 
-def distillation(logits: jax.Array, old_logits: jax.Array) -> jax.Array:
-    """The cross entropy of softened outputs with the old model's softened outputs, meaned over examples."""
-    old = jax.nn.softmax(old_logits / TEMPERATURE)
-    return jnp.mean(optax.softmax_cross_entropy(logits / TEMPERATURE, old))
-
-
 def _loss(task: Task, kept: chex.ArrayTree, setting: Setting) -> Loss:
     if task.outputs is None:
-        raise ValueError("LwF needs the model's logits: give the task `outputs`.")
-    outputs = task.outputs
-
-    def loss(params: chex.ArrayTree, batch: Any) -> jax.Array:
-        kept_answers = distillation(outputs(params, batch), outputs(kept, batch))
-        return task.loss(params, batch) + setting["strength"] * kept_answers
-
-    return loss
+        raise CompareError("LwF needs the model's logits: give the task `outputs`.")
+    strength: Any = setting["strength"]
+    return distilled(task.loss, task.outputs, kept, strength)

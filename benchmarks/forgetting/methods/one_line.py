@@ -6,9 +6,9 @@ import chex
 import jax
 import optax
 
-from benchmarks.forgetting.methods import FEW_RATES, RATES, Main, Method, Setting, start, task_loss
-from benchmarks.forgetting.methods.l2_sp import pulled_loss
-from benchmarks.forgetting.methods.profit import cosine, profit_name
+from benchmarks.forgetting.methods import FEW_RATES, Main, Method, Setting
+from benchmarks.forgetting.methods.l2_sp import pulled as with_pull
+from benchmarks.forgetting.methods.profit import profit_name
 from profit_optax import ProfitMetrics, orthogonalize, orthogonalize_to_previous
 
 DECAYS = (0.0, 0.5, 0.7, 0.9)
@@ -24,7 +24,7 @@ def one_line(warmup_steps: int = 0, main: Main = optax.adamw) -> Method:
         return optax.chain(line, main(setting["rate"]))
 
     grid = (("rate", FEW_RATES), ("decay", DECAYS[:3]))
-    return Method(profit_name("PROFIT one line", 1, warmup_steps), 1, optimizer, metrics=cosine, grid=grid)
+    return Method(profit_name("PROFIT one line", 1, warmup_steps), 1, optimizer, grid=grid)
 
 
 def one_line_at(decay: float, dtype: str | None = None) -> Method:
@@ -33,8 +33,6 @@ def one_line_at(decay: float, dtype: str | None = None) -> Method:
         f"one line {decay:g}" + ("" if dtype is None else f" {dtype}"),
         1,
         lambda setting: optax.chain(orthogonalize_to_previous(decay, dtype=dtype), optax.adamw(setting["rate"])),
-        metrics=cosine,
-        grid=(("rate", RATES),),
     )
 
 
@@ -42,8 +40,7 @@ def pulled(method: Method) -> Method:
     """A method on the loss of L2-SP: with a pull to the start."""
     return method._replace(
         name=f"{method.name} + pull",
-        keep=start,
-        loss=lambda task, kept, setting: pulled_loss(task, kept, PULL),
+        optimizer=lambda setting: with_pull(method.optimizer(setting), setting, PULL),
     )
 
 
@@ -53,9 +50,6 @@ def one_line_of_moment() -> Method:
         "one line of moment",
         1,
         lambda setting: _orthogonal_to_moment(optax.adamw(setting["rate"])),
-        metrics=cosine,
-        loss=task_loss,
-        grid=(("rate", RATES),),
     )
 
 

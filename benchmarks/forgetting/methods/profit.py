@@ -1,42 +1,27 @@
 """PROFIT in its closure form."""
 
-from typing import Any, Literal
+from typing import Any
 
 import chex
 import jax
 import optax
 
 from benchmarks.forgetting.methods import FEW_RATES, Main, Method, Setting, Stepped, ValueAndGradFn
+from benchmarks.forgetting.methods import cosine as cosine
 from profit_optax import profit as profit_closure
 
-Displacement = Literal["accumulate", "subtract"]
 RATIOS = (10.0, 100.0, 1000.0)
 GRID = (("rate", FEW_RATES), ("ratio", RATIOS))
 
 
-def profit(
-    n_ref: int = 1,
-    warmup_steps: int = 0,
-    main: Main = optax.adamw,
-    displacement: Displacement = "accumulate",
-    displacement_dtype: str | None = None,
-) -> Method:
-    """PROFIT around `main`, with `n_ref` SGD reference steps at 1/"ratio" of the rate."""
+def profit(n_ref: int = 1, warmup_steps: int = 0, main: Main = optax.adamw, **options: Any) -> Method:
+    """PROFIT around `main`, with `n_ref` SGD reference steps at 1/"ratio" of the rate, and any of its options."""
 
     def optimizer(setting: Setting) -> optax.GradientTransformation:
         rate, ratio = setting["rate"], setting["ratio"]
-        return profit_closure(
-            main(rate),
-            optax.sgd(rate / ratio),
-            n_ref,
-            warmup_steps=warmup_steps,
-            displacement=displacement,
-            displacement_dtype=displacement_dtype,
-        )
+        return profit_closure(main(rate), optax.sgd(rate / ratio), n_ref, warmup_steps=warmup_steps, **options)
 
-    kept = "" if displacement_dtype is None else f", Δ in {displacement_dtype}"
-    name = profit_name("PROFIT", n_ref, warmup_steps) + kept
-    return Method(name, n_ref + 1, optimizer, closure_step, metrics=cosine, grid=GRID)
+    return Method(profit_name("PROFIT", n_ref, warmup_steps), n_ref + 1, optimizer, closure_step, grid=GRID)
 
 
 def profit_name(form: str, n_ref: int, warmup_steps: int) -> str:
@@ -57,8 +42,3 @@ def closure_step(
     _, grads = value_and_grad_fn(params, first)
     updates, state = tx.update(grads, state, params, value_and_grad_fn=value_and_grad_fn, batches=others)
     return optax.apply_updates(params, updates), state
-
-
-def cosine(state: optax.OptState) -> dict[str, jax.Array]:
-    """The cosine between displacement and gradient, which near -1 may announce a collapse."""
-    return {"cosine": optax.tree.get(state, "cosine")}

@@ -7,8 +7,7 @@ import jax
 import optax
 
 from benchmarks.forgetting.methods import Method, Setting, Stepped, ValueAndGradFn, plain_step
-from benchmarks.forgetting.methods.profit import GRID, cosine, profit_name
-from profit_optax import eval_params
+from benchmarks.forgetting.methods.profit import GRID, profit_name
 from profit_optax import profit_transparent as profit_transparent_form
 
 
@@ -20,7 +19,7 @@ def profit_transparent(n_ref: int = 1) -> Method:
         return profit_transparent_form(optax.adamw(rate), optax.sgd(rate / ratio), n_ref)
 
     name = profit_name("PROFIT transparent", n_ref, warmup_steps=0)
-    return Method(name, n_ref + 1, optimizer, _step, eval_params=eval_params, metrics=cosine, grid=GRID)
+    return Method(name, n_ref + 1, optimizer, _step, grid=GRID)
 
 
 def _step(

@@ -8,7 +8,6 @@ from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.head_only import head_only
 from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.tasks import Task
 
 
 def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
@@ -26,9 +25,9 @@ def full_rmsprop() -> Method:
     return Method("full fine-tuning", 1, lambda setting: decaying_rmsprop(setting["rate"]))
 
 
-def head_rmsprop(task: Task) -> Method:
+def head_rmsprop() -> Method:
     """RMSProp on the last layer; nothing else moves."""
-    return head_only(task, decaying_rmsprop)
+    return head_only(decaying_rmsprop)
 
 
 def profit_rmsprop() -> Method:

@@ -3,9 +3,10 @@
 from typing import Any
 
 import chex
+import jax
 import optax
 
-from benchmarks.forgetting.methods import FEW_RATES, Method, Setting, Stepped, ValueAndGradFn, unstacked
+from benchmarks.forgetting.methods import FEW_RATES, Method, Setting, Stepped, ValueAndGradFn
 
 
 def sam() -> Method:
@@ -32,7 +33,7 @@ def _step(
     state: optax.OptState,
     batches: Any,
 ) -> Stepped:
-    (batch,) = unstacked(batches)
+    batch = jax.tree.map(lambda x: x[0], batches)
     _, grads = value_and_grad_fn(params, batch)
     updates, state = tx.update(grads, state, params, grad_fn=lambda params, _: value_and_grad_fn(params, batch)[1])
     return optax.apply_updates(params, updates), state

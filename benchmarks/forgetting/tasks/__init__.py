@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import chex
 import jax
 
+from profit_optax.compare.errors import CompareError
+
 # A path into the parameters, as `jax.tree_util.tree_map_with_path` gives it.
 KeyPath = tuple[Any, ...]
 
@@ -61,6 +63,17 @@ class Task(NamedTuple):
     def is_fresh(self, path: KeyPath) -> bool:
         """Whether the parameter at that path is new, so that there is nothing of it to be kept."""
         return self.fresh_head and self.is_head(path)
+
+    def head(self, params: chex.ArrayTree) -> Any:
+        """Which parameters belong to the last layer, as `profit_optax.compare.head_then_all` is told.
+
+        Raises:
+          CompareError: if none does.
+        """
+        found = jax.tree_util.tree_map_with_path(lambda path, _: self.is_head(path), params)
+        if not any(jax.tree.leaves(found)):
+            raise CompareError(f"the task {self.name!r} names no parameter of its last layer: give it `is_head`.")
+        return found
 
 
 def start_scores(task: Task) -> Scores:

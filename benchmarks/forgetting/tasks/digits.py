@@ -15,6 +15,7 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 from benchmarks.forgetting.tasks import KeyPath, Scores, Task, start_scores
+from profit_optax.compare.errors import CompareError
 
 HELD_OUT = 360
 N_TRAIN = 1797 - HELD_OUT
@@ -59,7 +60,7 @@ class Model(nn.Module):
         return nn.Dense(10)(images)
 
 
-class NotConvergedError(RuntimeError):
+class NotConvergedError(CompareError):
     """The old model is not one that PROFIT may start from."""
 
 

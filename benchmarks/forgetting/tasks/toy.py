@@ -15,6 +15,7 @@ from flax import serialization
 
 from benchmarks.forgetting.methods.rmsprop import pytorch_rmsprop
 from benchmarks.forgetting.tasks import KeyPath, Scores, Task
+from profit_optax.compare.store import readable, write
 
 OLD_SQUARE = (-1.0, 1.0)
 NEW_SQUARE = (0.8, 1.5)
@@ -192,11 +193,10 @@ def _kept(path: Path | None, train: Callable[[], chex.ArrayTree]) -> chex.ArrayT
     if path is None:
         return train()
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = path.with_suffix(".unfinished")
-        unfinished.write_bytes(serialization.to_bytes(train()))
-        unfinished.replace(path)
-    return jax.tree.map(jnp.asarray, serialization.msgpack_restore(path.read_bytes()))
+        content = serialization.to_bytes(train())
+        write(path, lambda file: file.write(content))
+    with readable(path):
+        return jax.tree.map(jnp.asarray, serialization.msgpack_restore(path.read_bytes()))
 
 
 def _error(model: Model, params: chex.ArrayTree, examples: Examples) -> jax.Array:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import chex
+import jax
 import optax
 
 from profit_optax._evaluation import eval_params as profit_eval_params
@@ -25,6 +26,16 @@ class Setting(NamedTuple):
     rate: float
     steps: int
     task: Task
+
+
+def check_strength(strength: Any) -> None:
+    """A pull is not negative; a traced strength is taken as it is.
+
+    Raises:
+      ValueError: if it is.
+    """
+    if not isinstance(strength, jax.Array) and strength < 0:
+        raise ValueError(f"strength must be at least 0, got {strength}.")
 
 
 def params_to_evaluate(state: optax.OptState, params: chex.ArrayTree) -> chex.ArrayTree:

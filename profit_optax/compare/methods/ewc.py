@@ -11,7 +11,7 @@ import optax
 
 from profit_optax.compare.batches import one_pass
 from profit_optax.compare.errors import CompareError
-from profit_optax.compare.methods import Main, Method
+from profit_optax.compare.methods import Main, Method, check_strength
 from profit_optax.compare.task import Loss, Task
 
 # The Fisher information takes a gradient for every old example; beyond some thousands it hardly changes.
@@ -61,7 +61,9 @@ def fisher(loss: Loss, params: chex.ArrayTree, batches: Iterable[Any]) -> chex.A
     return jax.tree.map(lambda t: t / examples, total)
 
 
-def consolidated(loss: Loss, start: chex.ArrayTree, stiffness: chex.ArrayTree, strength: float = 1000.0) -> Loss:
+def consolidated(
+    loss: Loss, start: chex.ArrayTree, stiffness: chex.ArrayTree, strength: float | jax.Array = 1000.0
+) -> Loss:
     """A loss + strength/2 Σ F |θ − θ₀|².
 
     Args:
@@ -86,8 +88,7 @@ def consolidated(loss: Loss, start: chex.ArrayTree, stiffness: chex.ArrayTree, s
     References:
       Kirkpatrick et al., *Overcoming catastrophic forgetting in neural networks*, PNAS 2017.
     """
-    if strength < 0:
-        raise ValueError(f"strength must be at least 0, got {strength}.")
+    check_strength(strength)
 
     def with_pull(params: chex.ArrayTree, batch: Any) -> jax.Array:
         pull = jax.tree.map(lambda f, p, p0: jnp.sum(f * jnp.abs(p - p0) ** 2), stiffness, params, start)

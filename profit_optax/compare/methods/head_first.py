@@ -31,7 +31,7 @@ def head_then_all(
     head_optimizer: optax.GradientTransformation,
     optimizer: optax.GradientTransformation,
     head: Any,
-    head_steps: int,
+    head_steps: float | jax.Array,
 ) -> optax.GradientTransformation:
     """One optimizer on the last layer for some steps, then another one on everything.
 

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from profit_optax.compare.methods import Main, Method, from_optimizer
+from profit_optax.compare.methods import Main, Method, check_strength, from_optimizer
 
 
 class PullToStartState(NamedTuple):
@@ -51,8 +51,7 @@ def pull_to_start(strength: float | jax.Array) -> optax.GradientTransformation:
       out. With `profit` it goes inside the main optimizer: `profit(optax.chain(pull_to_start(0.1), optax.adamw(1e-4)),
       optax.sgd(1e-5))`.
     """
-    if not isinstance(strength, jax.Array) and strength < 0:
-        raise ValueError(f"strength must be at least 0, got {strength}.")
+    check_strength(strength)
 
     def init_fn(params: chex.ArrayTree) -> PullToStartState:
         # Copies: a state that shares the parameters' arrays could not be donated.

@@ -8,14 +8,17 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from profit_optax.compare.methods import Main, Method
+from profit_optax.compare.methods import Main, Method, check_strength
 from profit_optax.compare.task import Loss, Task
 
 TEMPERATURE = 2.0
 
 
 def distilled(
-    loss: Loss, outputs: Callable[[chex.ArrayTree, Any], jax.Array], start: chex.ArrayTree, strength: float = 0.3
+    loss: Loss,
+    outputs: Callable[[chex.ArrayTree, Any], jax.Array],
+    start: chex.ArrayTree,
+    strength: float | jax.Array = 0.3,
 ) -> Loss:
     """A loss + strength × distillation of the old model at temperature 2.
 
@@ -44,8 +47,7 @@ def distilled(
     .. note::
       Every gradient also takes a forward pass of the old model.
     """
-    if strength < 0:
-        raise ValueError(f"strength must be at least 0, got {strength}.")
+    check_strength(strength)
 
     def with_old_answers(params: chex.ArrayTree, batch: Any) -> jax.Array:
         old = jax.nn.softmax(outputs(start, batch) / TEMPERATURE)

@@ -7,14 +7,13 @@ from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adam_spd import adam_spd
 from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.adan import adan
+from benchmarks.forgetting.methods.head_only import lp_ft
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
-from benchmarks.forgetting.methods.lp_ft import lp_ft
 from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.sgd import sgd
 from benchmarks.forgetting.methods.wise_ft import wise_ft
-from benchmarks.forgetting.tasks import Task
 
 BASELINE = "adamw"
 RATIO = 10.0
@@ -27,7 +26,7 @@ class Arm(NamedTuple):
 
     Attributes:
       key: what options call it.
-      table: "optimizers", "regularized", "n_ref" or "ratio".
+      table: "optimizers", "regularized", "n_ref", "ratio" or "own".
       method: with the settings that tuning picks from as its grid.
       like: the arm whose rate it takes, instead of being tuned: ablations change one thing.
     """
@@ -38,11 +37,10 @@ class Arm(NamedTuple):
     like: str | None = None
 
 
-def arms(task: Task, rates: Sequence[float], steps: int) -> list[Arm]:
+def arms(rates: Sequence[float], steps: int) -> list[Arm]:
     """Every arm, each with as many settings to pick from as there are rates.
 
     Args:
-      task: whose head is fresh.
       rates: for the Adam family.
       steps: main steps of a run, a fifth of which LP-FT spends on the head alone.
     """
@@ -68,7 +66,15 @@ def arms(task: Task, rates: Sequence[float], steps: int) -> list[Arm]:
         ablation("ratio1000", "ratio", profit(), "PROFIT, ratio 1000", 1000.0),
         ablation("ratio10000", "ratio", profit(), "PROFIT, ratio 10000", 10000.0),
         tuned("l2_sp", "regularized", l2_sp(), "L2-SP", strength=1e-2),
-        tuned("wise_ft", "regularized", wise_ft(task), "WiSE-FT", alpha=0.7),
-        tuned("adam_spd", "regularized", adam_spd(task), "AdamSPD", strength=1.0),
-        tuned("lp_ft", "regularized", lp_ft(task), "LP-FT", head_steps=float(steps // 5)),
+        tuned("wise_ft", "regularized", wise_ft(), "WiSE-FT", alpha=0.7),
+        tuned("adam_spd", "regularized", adam_spd(), "AdamSPD", strength=1.0),
+        tuned("lp_ft", "regularized", lp_ft(), "LP-FT", head_steps=float(steps // 5)),
     ]
+
+
+KEYS = tuple(arm.key for arm in arms((1.0,), 1))
+
+
+def own(method: Method, rates: Sequence[float]) -> Arm:
+    """A method of a user's file."""
+    return Arm(method.name, "own", method._replace(grid=(("rate", tuple(rates)),)))

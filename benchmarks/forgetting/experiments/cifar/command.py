@@ -1,7 +1,5 @@
 """The command: an old model on CIFAR-10, the arms on CIFAR-100, and the tables."""
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,58 +8,71 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import typer
-from rich.console import Console
 
-from benchmarks.commands import ending_with, make_folder, progress_bar
-from benchmarks.forgetting.experiments.cifar.arms import arms
+from benchmarks.commands import parse_rates
+from benchmarks.forgetting.command import Job, Output, Quick, count_option, job, methods_named, seeds_option
+from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, arms, own
 from benchmarks.forgetting.experiments.cifar.measure import TUNING_SEED, gradients, measure
-from benchmarks.forgetting.experiments.cifar.report import title, write
+from benchmarks.forgetting.experiments.cifar.report import write
 from benchmarks.forgetting.experiments.cifar.setups import SETUPS, Setup
-from benchmarks.forgetting.report import environment
+from benchmarks.forgetting.experiments.cifar.setups import quick as quickly
+from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.tasks import Task
 from benchmarks.forgetting.tasks.cifar import task as cifar_task
-from benchmarks.forgetting.tasks.cifar.archives import Archive, ArchiveError, cifar10, cifar100
-from benchmarks.forgetting.tasks.cifar.base import Base, OtherRecipeError, train_base
+from benchmarks.forgetting.tasks.cifar.archives import TRAIN_IMAGES, Archive, cifar10, cifar100
+from benchmarks.forgetting.tasks.cifar.base import Base, train_base
 from benchmarks.forgetting.tasks.cifar.networks import compute_dtype, network
 
-_OF_NETWORK = "the network's"
+SEEDS, QUICK_SEEDS = 3, 2
+QUICK_BASE_IMAGES = 64
 
 
 def main(
     data: Annotated[Path, typer.Option(help="Folder that holds the public archives, packed or unpacked.")],
-    network: Annotated[str, typer.Option(metavar="|".join(SETUPS), help="What is trained.")] = "small",
-    output: Annotated[Path, typer.Option(help="Folder for the model, the runs and the tables.")] = Path("out/cifar"),
-    arm: Annotated[list[str] | None, typer.Option(help="An arm to run, repeatable. All by default, in order.")] = None,
-    seeds: Annotated[int, typer.Option(min=2, help="How many seeds are reported, from 0.")] = 3,
+    task: Annotated[
+        str, typer.Option("--task", "--network", metavar="|".join(SETUPS), help="The network that learns.")
+    ] = "small",
+    methods: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--methods",
+            "--arm",
+            metavar="NAME,NAME,...",
+            help=f"Of {', '.join(KEYS)}, or FILE.py:NAME of a Method.",
+            show_default="all, in this order",
+        ),
+    ] = None,
+    seeds: Annotated[int | None, seeds_option(SEEDS, QUICK_SEEDS)] = None,
+    output: Output = Path("out/cifar"),
     level: Annotated[
         float | None,
-        typer.Option(min=0.0, max=1.0, help="New accuracy to compare old accuracies at.", show_default=_OF_NETWORK),
+        typer.Option(min=0.0, max=1.0, help="New accuracy to compare old accuracies at.", show_default="the network's"),
     ] = None,
     rate: Annotated[
-        list[float] | None,
-        typer.Option(help="A rate to tune over, repeatable; of the Adam family.", show_default=_OF_NETWORK),
+        list[str] | None,
+        typer.Option(
+            "--rates",
+            "--rate",
+            metavar="RATE,RATE,...",
+            help="Rates to tune over, of the Adam family.",
+            show_default="the network's",
+        ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Main steps of a run.", show_default=_OF_NETWORK)] = None,
-    tune_gradients: Annotated[
-        int | None, typer.Option(min=1, help="Gradients of a tuning run.", show_default=_OF_NETWORK)
-    ] = None,
-    batch: Annotated[int | None, typer.Option(min=1, help="Images for a gradient.", show_default=_OF_NETWORK)] = None,
-    train_images: Annotated[
-        int | None, typer.Option(min=1, help="CIFAR-100 images to train on.", show_default=_OF_NETWORK)
-    ] = None,
-    test_images: Annotated[
-        int | None, typer.Option(min=1, help="Images of each test set.", show_default=_OF_NETWORK)
-    ] = None,
-    evaluations: Annotated[
-        int | None, typer.Option(min=1, help="Evaluations of a run after its start.", show_default=_OF_NETWORK)
-    ] = None,
+    steps: Annotated[int | None, count_option("Main steps of a run.", "the network's")] = None,
+    tune_gradients: Annotated[int | None, count_option("Gradients of a tuning run.", "the network's")] = None,
+    batch: Annotated[int | None, count_option("Images for a gradient.", "the network's")] = None,
+    train_images: Annotated[int | None, count_option("CIFAR-100 images to train on.", "the network's")] = None,
+    test_images: Annotated[int | None, count_option("Images of each test set.", "the network's")] = None,
+    evaluations: Annotated[int | None, count_option("Evaluations of a run after its start.", "the network's")] = None,
     base_images: Annotated[
-        int, typer.Option(min=10, help="CIFAR-10 images for the old model, held-out ones included.")
-    ] = 50_000,
-    base_epochs: Annotated[
-        int | None, typer.Option(min=1, help="Epochs of the old model at most.", show_default=_OF_NETWORK)
+        int | None,
+        typer.Option(
+            min=10, help="CIFAR-10 images for the old model, held-out ones included.", show_default=str(TRAIN_IMAGES)
+        ),
     ] = None,
+    base_epochs: Annotated[int | None, count_option("Epochs of the old model at most.", "the network's")] = None,
     base_only: Annotated[bool, typer.Option("--base-only", help="Train the old model and stop.")] = False,
+    quick: Quick = False,
 ) -> None:
     """Train a network on CIFAR-10, fine-tune it on CIFAR-100 in several ways, and measure what it forgets.
 
@@ -69,76 +80,88 @@ def main(
     the runs that are reported: for the paper's networks, a round figure below every new accuracy in its table; for the
     small one, a round figure below what AdamW reaches on a seed that is not reported.
     """
-    setup = _setup(network, base_epochs, rate, level=level, steps=steps, tune_gradients=tune_gradients, batch=batch,
+    setup = _setup(task, quick, base_epochs, rate, level=level, steps=steps, tune_gradients=tune_gradients, batch=batch,
                    train_images=train_images, test_images=test_images, evaluations=evaluations)  # fmt: skip
-    make_folder(output)
-    # A killed command that is given again compiles nothing again.
-    jax.config.update("jax_compilation_cache_dir", str((output / "compiled").absolute()))
-    with ending_with(ArchiveError, OtherRecipeError):
-        old = cifar10(data, base_images)
+    with job("cifar", output, quick) as work:
+        # Before anything is trained: a name that is nobody's is found out at once.
+        keys, yours = _asked(methods)
+        # A killed command that is given again compiles nothing again.
+        jax.config.update("jax_compilation_cache_dir", str((output / "compiled").absolute()))
+        old = cifar10(data, base_images or (QUICK_BASE_IMAGES if quick else TRAIN_IMAGES))
         new = None if base_only else cifar100(data, setup.train_images)
-        base = _base(setup, old, output)
-    typer.echo(
-        f"Old model: {100 * base.accuracy:.2f} % of CIFAR-10's test images after {base.epochs} epochs;"
-        f" held-out loss {'flat' if base.flat else 'not flat'}{'' if base.converged else '; not converged'}."
-    )
-    if new is not None:
-        _fine_tune(setup, base, old, new, arm, range(seeds), output)
+        base = _base(setup, old, output, work)
+        typer.echo(
+            f"Old model: {100 * base.accuracy:.2f} % of CIFAR-10's test images after {base.epochs} epochs;"
+            f" held-out loss {'flat' if base.flat else 'not flat'}{'' if base.converged else '; not converged'}."
+        )
+        if new is not None:
+            numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
+            tuning_task, reported = (_task(setup, base, old, new, each) for each in ([TUNING_SEED], numbers))
+            catalogue = [*arms(setup.rates, setup.steps), *(own(method, setup.rates) for method in yours)]
+            _fine_tune(work, setup, base, tuning_task, reported, catalogue, keys)
 
 
-def _setup(name: str, base_epochs: int | None, rates: list[float] | None, **others: Any) -> Setup:
+def _setup(
+    name: str, quick: bool, base_epochs: int | None, rates: Sequence[str] | None, **others: float | None
+) -> Setup:
     if name not in SETUPS:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(SETUPS)}.", param_hint="--network")
-    setup = SETUPS[name]
+        raise typer.BadParameter(f"{name!r} is none of {', '.join(SETUPS)}.", param_hint="--task")
+    setup = quickly(SETUPS[name]) if quick else SETUPS[name]
     if base_epochs is not None:
         setup = setup._replace(base=setup.base._replace(epochs=base_epochs))
     if rates:
-        setup = setup._replace(rates=tuple(rates))
-    setup = setup._replace(**{field: value for field, value in others.items() if value is not None})
+        setup = setup._replace(rates=parse_rates(",".join(rates), "--rates"))
+    given: dict[str, Any] = {field: value for field, value in others.items() if value is not None}
+    setup = setup._replace(**given)
     if setup.batch > setup.train_images:
         raise typer.BadParameter(f"{setup.batch} is more than {setup.train_images} images.", param_hint="--batch")
     return setup
 
 
-def _base(setup: Setup, archive: Archive, output: Path) -> Base:
+def _asked(methods: Sequence[str] | None) -> tuple[list[str], list[Method]]:
+    """The keys of the arms asked for, in the order in which they are run, and methods out of files."""
+    if not methods:
+        return list(KEYS), []
+    names = [name.strip() for text in methods for name in text.split(",")]
+    files = [name for name in names if ".py:" in name]
+    unknown = [name for name in names if name not in (*KEYS, *files)]
+    if unknown:
+        raise typer.BadParameter(
+            f"{unknown[0]!r} is none of {', '.join(KEYS)}, and no FILE.py:NAME.", param_hint="--methods"
+        )
+    yours = methods_named(",".join(files), []) if files else []
+    return [*(key for key in KEYS if key in names), *(method.name for method in yours)], yours
+
+
+def _base(setup: Setup, archive: Archive, output: Path, work: Job) -> Base:
     """The old model, with a progress bar on standard error."""
-    with progress_bar() as progress:
-        bar = progress.add_task("old model", total=setup.base.epochs)
+    with work.bar(setup.base.epochs) as bar:
+        done = 0
 
         def on_epoch(epochs: int, scores: np.ndarray) -> None:
+            nonlocal done
             _, loss, accuracy = scores
-            description = f"old model, epoch {epochs}: held-out loss {loss:.3f}, accuracy {100 * accuracy:.1f} %"
-            progress.update(bar, completed=epochs, description=description)
+            described = f"old model, epoch {epochs}: held-out loss {loss:.3f}, accuracy {100 * accuracy:.1f} %"
+            bar(described, epochs - done)
+            done = epochs
 
         return train_base(setup.base, archive, output / "base", on_epoch)
 
 
 def _fine_tune(
-    setup: Setup, base: Base, old: Archive, new: Archive, keys: list[str] | None, seeds: Sequence[int], output: Path
+    work: Job, setup: Setup, base: Base, tuning_task: Task, task: Task, catalogue: Sequence[Arm], keys: Sequence[str]
 ) -> None:
-    tuning_task, task = (_task(setup, base, old, new, each) for each in ([TUNING_SEED], seeds))
-    catalogue = arms(task, setup.rates, setup.steps)
-    keys = _known(keys, [arm.key for arm in catalogue])
-    about = {
-        "command": shlex.join(["python", "-m", "benchmarks.forgetting", "cifar", *sys.argv[1:]]),
-        "seeds": list(seeds),
-        "dtype": jnp.dtype(compute_dtype()).name,
-        "parameters": sum(x.size for x in jax.tree.leaves(base.params)),
-        **environment(),
-    }
-    outcomes = []
-    with progress_bar() as progress:
-        bar = progress.add_task("", total=gradients(catalogue, keys, setup, len(seeds)))
-
-        def on_progress(method: str, taken: int) -> None:
-            progress.update(bar, description=method, advance=taken)
-
-        for outcome in measure(tuning_task, task, catalogue, keys, setup, on_progress, output / "runs"):
+    outcomes, text = [], ""
+    with work.bar(gradients(catalogue, keys, setup, len(task.seeds))) as bar:
+        for outcome in measure(tuning_task, task, catalogue, keys, setup, bar, work.runs):
             outcomes.append(outcome)
-            write(output, base, outcomes, setup, about)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print((output / "cifar.md").read_text(encoding="utf-8"))
-    console.print(f"{title(base, setup)}: {', '.join(str(output / f'cifar.{kind}') for kind in ('md', 'png', 'json'))}")
+            about = work.about(
+                seeds=task.seeds.tolist(),
+                dtype=jnp.dtype(compute_dtype()).name,
+                parameters=sum(x.size for x in jax.tree.leaves(base.params)),
+            )
+            text = write(work, base, outcomes, setup, about)
+    work.show(text)
 
 
 def _task(setup: Setup, base: Base, old: Archive, new: Archive, seeds: Sequence[int]) -> Task:
@@ -147,10 +170,3 @@ def _task(setup: Setup, base: Base, old: Archive, new: Archive, seeds: Sequence[
     model = f"{setup.base}, {100 * base.accuracy:.2f} %, {setup.train_images} and {count} images"
     data = cifar_task.Data(new.train, old_test, new_test)
     return cifar_task.cifar100(seeds, network(setup.base.network, compute_dtype()), base.params, data, model)
-
-
-def _known(asked: list[str] | None, known: list[str]) -> list[str]:
-    unknown = [key for key in asked or () if key not in known]
-    if unknown:
-        raise typer.BadParameter(f"{', '.join(unknown)} is none of {', '.join(known)}.", param_hint="--arm")
-    return [key for key in known if not asked or key in asked]

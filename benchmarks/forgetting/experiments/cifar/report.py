@@ -1,22 +1,21 @@
 """The tables, with the paper's figures beside ours, the picture and the JSON file."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.commands import markdown_table
+from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.cifar import paper
 from benchmarks.forgetting.experiments.cifar.arms import BASELINE
 from benchmarks.forgetting.experiments.cifar.measure import TUNING_SEED, Outcome
 from benchmarks.forgetting.experiments.cifar.setups import Setup
-from benchmarks.forgetting.report import plot
-from benchmarks.forgetting.summary import crossing, difference, percent, plus_minus, short_rate
+from benchmarks.forgetting.report import headline, plot
+from benchmarks.forgetting.summary import crossing, difference, percent
 from benchmarks.forgetting.tasks.cifar.base import Base
+from profit_optax.compare.formats import plus_minus, short_rate
 from profit_optax.compare.statistics import interval
-from profit_optax.compare.store import plain
 
 # Title of each table, and the arm beside which ablations stand.
 _TABLES = {
@@ -24,6 +23,7 @@ _TABLES = {
     "n_ref": ("Reference steps (Table 8)", "profit"),
     "ratio": ("Main rate divided by reference rate (Table 9)", "profit"),
     "regularized": ("What keeps the old weights (not in the paper)", BASELINE),
+    "own": ("Your own", BASELINE),
 }
 _HEAD = ("arm", "paper: old / new", "old at the end", "new at the end", "old at {level} % new", "minus AdamW", "steps")
 
@@ -45,20 +45,19 @@ def markdown(base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[
     return "\n\n".join(text) + "\n"
 
 
-def write(folder: Path, base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[str, Any]) -> None:
-    """Write cifar.md, cifar.png and cifar.json."""
-    (folder / "cifar.md").write_text(markdown(base, outcomes, setup, about), encoding="utf-8")
+def write(work: Job, base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[str, Any]) -> str:
+    """Write cifar.md, cifar.png and cifar.json, and return the first."""
     content = {
         **about,
         "setup": setup,
         "base": base._replace(params=None),
         "outcomes": [{"arm": each.arm.key, "tried": list(each.tried), "run": each.run} for each in outcomes],
     }
-    text = json.dumps(plain(content, digits=6), allow_nan=False)
-    (folder / "cifar.json").write_text(text + "\n", encoding="utf-8")
     panels = {name: [outcome.run for outcome in _shown(name, outcomes)] for name in _TABLES}
     panels = {name: runs for name, runs in panels.items() if runs}
-    plot(folder / "cifar.png", panels, setup.level, f"CIFAR-100, {setup.base.network}")
+    text = markdown(base, outcomes, setup, about)
+    work.write(content, text, lambda path: plot(path, panels, setup.level, f"CIFAR-100, {setup.base.network}"))
+    return text
 
 
 def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
@@ -70,9 +69,8 @@ def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
     epochs = setup.steps * setup.batch / setup.train_images
     decay = f", falling to a hundredth over {recipe.decay_epochs}" if recipe.decay_epochs else ""
     return [
-        f"Written by `{about['command']}` on {about['machine']};"
-        f" {', '.join(f'{name} {version}' for name, version in about['versions'].items())}; computes in"
-        f" {about['dtype']}.",
+        *headline(about),
+        f"It computes in {about['dtype']}.",
         f"Old model: {about['parameters']:,} parameters, {100 * base.accuracy:.2f} % of CIFAR-10's test images (the"
         f" paper's {paper_name}: {paper.BASES[paper_name]} %). Adam at {short_rate(recipe.rate)}{decay}, batch"
         f" {recipe.batch}, {base.epochs} epochs of at most {recipe.epochs}; kept are {kept}.",
@@ -112,7 +110,7 @@ def _section(table: str, outcomes: Sequence[Outcome], base: Base, setup: Setup) 
 def _line(outcome: Outcome, baseline: Outcome | None, setup: Setup) -> list[str]:
     run, (_, figures) = outcome.run, paper.figures(setup.base.network)
     published = "{:.2f} / {:.2f}".format(*figures[outcome.arm.key]) if outcome.arm.key in figures else ""
-    ends = [plus_minus(interval(values[:, -1])) for values in (run.old, run.new)]
+    ends = [plus_minus(interval(values[:, -1]), 100) for values in (run.old, run.new)]
     at = crossing(run, setup.level)
     missing = int(np.isnan(at.old).sum())
     if missing:
@@ -122,8 +120,8 @@ def _line(outcome: Outcome, baseline: Outcome | None, setup: Setup) -> list[str]
         run.method,
         published,
         *ends,
-        plus_minus(interval(at.old)),
-        plus_minus(gap, "+z.1f"),
+        plus_minus(interval(at.old), 100),
+        plus_minus(gap, 100, "+"),
         f"{at.steps.mean():.0f}",
     ]
 

@@ -1,30 +1,27 @@
 """The command: all places of the map, as a figure, a table and a JSON file."""
 
-import json
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
 import typer
-from rich.console import Console
 
-from benchmarks.commands import make_folder, markdown_table, or_quick, parse_names, progress_bar
+from benchmarks.commands import markdown_table, parse_names
+from benchmarks.forgetting.command import Quick, Size, job, seeds_option
 from benchmarks.forgetting.experiments.map.digits import DIGITS
 from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
 from benchmarks.forgetting.experiments.map.points import Map, Point, Unit, points
 from benchmarks.forgetting.experiments.map.toy import TOY
-from benchmarks.forgetting.report import environment
+from benchmarks.forgetting.report import made_with
 from benchmarks.forgetting.runner import Trial, geometrically, run_all
-from benchmarks.forgetting.summary import plus_minus, short_rate
 from benchmarks.forgetting.tasks import start_scores
-from profit_optax.compare.store import plain
+from profit_optax.compare.formats import plus_minus, short_rate
 
-SEEDS, QUICK_SEEDS = 10, 2
-QUICK_GRADIENTS = 16
+FULL = Size(seeds=10)
+QUICK = Size(seeds=2, gradients=16)
 EVALUATIONS = 60
 
 
@@ -39,7 +36,7 @@ MAPS = {Choice.DIGITS: DIGITS, Choice.TOY: TOY}
 OUTPUTS = {Choice.DIGITS: Path("out/map"), Choice.TOY: Path("out/map_toy")}
 
 
-def _by_task(defaults: Mapping[Choice, Any]) -> str:
+def _by_task(defaults: dict[Choice, Any]) -> str:
     """How an option's help shows a default that depends on --task."""
     return "; ".join(f"{default} for {task}" for task, default in defaults.items())
 
@@ -54,44 +51,35 @@ def main(
             show_default=_by_task({task: ",".join(mapped.factors) for task, mapped in MAPS.items()}),
         ),
     ] = None,
-    seeds: Annotated[
-        int | None, typer.Option(min=2, help="Paired seeds.", show_default=or_quick(SEEDS, QUICK_SEEDS))
-    ] = None,
+    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder for map.md, .png, .json, and for the runs that a killed command goes on from.",
+            help="Folder for what it writes, and for the runs that a killed command goes on from.",
             show_default=_by_task(OUTPUTS),
         ),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke run, which measures nothing.")] = False,
+    quick: Quick = False,
 ) -> None:
     """Measure what PROFIT and its one line gain on a task, one factor varied at a time."""
-    begin = time.perf_counter()
     mapped = MAPS[task]
     names = tuple(mapped.factors) if factors is None else parse_names(mapped.factors, "--factors")(factors)
-    output = output or OUTPUTS[task]
-    make_folder(output)
-    numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
+    size = (QUICK if quick else FULL).given(seeds=seeds)
+    numbers = range(size.seeds)
     places = [(factor, point) for factor in names for point in points(mapped, factor)]
     gains: list[Gain] = []
-    with progress_bar() as progress:
-        bar = progress.add_task("", total=len(places))
-        for factor, point in places:
-            value = getattr(point, factor)
-            progress.update(bar, description=f"{factor} {value}")
-            gains += _gains(mapped, factor, point, numbers, output / "runs", quick)
-            progress.update(bar, advance=1)
-    about = {
-        "task": task,
-        "quick": quick,
-        "seeds": len(numbers),
-        "centre": mapped.centre._asdict(),
-        "share": SHARE,
-        "wall_seconds": time.perf_counter() - begin,
-        **environment(),
-    }
-    _report(output, mapped, gains, about)
+    with job("map", output or OUTPUTS[task], quick) as work:
+        with work.bar(len(places)) as bar:
+            for factor, point in places:
+                bar(f"{factor} {getattr(point, factor)}", 0)
+                gains += _gains(mapped, factor, point, numbers, work.runs, quick)
+                bar(factor, 1)
+        found = predictions(gains)
+        about = work.about(task=task, seeds=len(numbers), centre=mapped.centre._asdict(), share=SHARE)
+        text = "\n".join([*_table(gains, mapped.unit), "", _sentences(found, about, mapped.unit)]) + "\n"
+        content = {**about, "predictions": found, "gains": gains}
+        work.write(content, text, lambda path: plot(path, mapped, gains, found, len(numbers)))
+        work.show(text)
 
 
 def _gains(mapped: Map, factor: str, point: Point, seeds: Sequence[int], store: Path, quick: bool) -> list[Gain]:
@@ -99,7 +87,7 @@ def _gains(mapped: Map, factor: str, point: Point, seeds: Sequence[int], store: 
     here, arms, rates = mapped.task(point, seeds, store, quick), mapped.methods(point), mapped.rates(point)
     start = start_scores(here)
     asked = level(float(np.mean(start.new)), float(np.mean(start.old)))
-    gradients = QUICK_GRADIENTS if quick else mapped.gradients
+    gradients = QUICK.gradients if quick else mapped.gradients
     places = [(name, rate) for rate in rates for name in arms]
     trials = [
         Trial(
@@ -120,22 +108,7 @@ def _gains(mapped: Map, factor: str, point: Point, seeds: Sequence[int], store: 
     ]
 
 
-def _report(output: Path, mapped: Map, gains: list[Gain], about: dict[str, Any]) -> None:
-    found = predictions(gains)
-    (output / "map.json").write_text(
-        json.dumps(plain({**about, "predictions": found, "gains": gains}, digits=6), allow_nan=False) + "\n",
-        encoding="utf-8",
-    )
-    text = "\n".join([*_table(gains, mapped.unit), "", _sentences(found, about, mapped.unit)]) + "\n"
-    (output / "map.md").write_text(text, encoding="utf-8")
-    plot(output / "map.png", mapped, gains, found, about["seeds"])
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(text)
-    console.print(f"Table: {output / 'map.md'}\nPicture: {output / 'map.png'}\nNumbers: {output / 'map.json'}")
-
-
 def _table(gains: Sequence[Gain], unit: Unit) -> list[str]:
-    decimals = f".{unit.decimals}f"
     gain_heads = (f"gain ({unit.gain})", "over one gradient a step")
     head = ("factor", "value", "rate", "form", unit.level, *gain_heads, "reached", "grads / alone", "early cosine")
     rows = [
@@ -144,9 +117,9 @@ def _table(gains: Sequence[Gain], unit: Unit) -> list[str]:
             f"{each.value:g}" if isinstance(each.value, float | int) else each.value,
             short_rate(each.rate),
             each.form,
-            f"{unit.level_scale * each.level:{decimals}}",
-            plus_minus(each.gain, f"+z{decimals}", unit.gain_scale) or "not reached",
-            plus_minus(each.over_one, f"+z{decimals}", unit.gain_scale) or "not reached",
+            f"{unit.level_scale * each.level:.{unit.decimals}f}",
+            plus_minus(each.gain, unit.gain_scale, "+", unit.decimals) or "not reached",
+            plus_minus(each.over_one, unit.gain_scale, "+", unit.decimals) or "not reached",
             f"{100 * each.reached:.0f} % (alone {100 * each.alone_reached:.0f} %)",
             "" if each.gradients is None else f"{each.gradients:.1f}",
             f"{each.cosine:+.2f}",
@@ -162,8 +135,7 @@ def _sentences(found: Sequence[Prediction], about: dict[str, Any], unit: Unit) -
         f"Gains in {unit.gains} over the main optimizer alone at the same rate and as many gradients a step,"
         f" where both reach the level, over {about['seeds']} paired seeds ± 95 % Student-t intervals. The level lies"
         f" {SHARE:.0%} of the way from the old model's {unit.score} on the new task to its {unit.score} on the old one."
-        f" {predicted} {about['machine']}; {', '.join(f'{k} {v}' for k, v in about['versions'].items())};"
-        f" {about['wall_seconds']:.0f} s, without what was done before."
+        f" {predicted} {made_with(about)}"
     )
 
 

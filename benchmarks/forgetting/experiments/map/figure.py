@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from benchmarks.forgetting.experiments.map.gain import EARLY, Gain, Prediction
 from benchmarks.forgetting.experiments.map.points import Map, Unit
-from benchmarks.forgetting.summary import short_rate
+from benchmarks.forgetting.report import save
+from profit_optax.compare.formats import short_rate
 
 # Okabe and Ito's colours; the lower rate is filled, the higher one open.
 _COLOURS = {"PROFIT": "#0072B2", "one line": "#CC79A7"}
@@ -37,7 +38,7 @@ def plot(path: Path, mapped: Map, gains: Sequence[Gain], found: Sequence[Predict
     )
     named = {label: handle for axis in axes for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(named.values(), named, loc="outside lower center", ncols=2, frameon=False)
-    figure.savefig(path, dpi=130)
+    save(figure, path)
 
 
 def _draw_factor(axis: Axes, mapped: Map, gains: Sequence[Gain], factor: str) -> None:

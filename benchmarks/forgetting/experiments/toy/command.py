@@ -1,20 +1,18 @@
 """The command: the sweep, the rows at the setting nearest to the paper, and its figure."""
 
-import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import typer
-from rich.console import Console
 
-from benchmarks.commands import make_folder, or_quick, parse_counts, parse_names, progress_bar
+from benchmarks.commands import or_quick, parse_counts, parse_names
+from benchmarks.forgetting.command import MOST_SEEDS, Job, Output, Quick, count_option, job, seeds_option
 from benchmarks.forgetting.experiments.toy.picture import draw, grid
-from benchmarks.forgetting.experiments.toy.report import describe, markdown, write_json
+from benchmarks.forgetting.experiments.toy.report import describe, markdown
 from benchmarks.forgetting.experiments.toy.sweep import Plan, Result, Setting, nearest, predictions, sweep, total
-from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks.toy import ACTIVATIONS, Size, truth
 
 # Seeds that choose the setting are others than those that are reported at it.
@@ -38,59 +36,31 @@ FULL = Defaults(tuple(ACTIVATIONS), (4, 16, 64, 256), (10, 300, 10_000), 1, 5, 1
 QUICK = Defaults(("relu",), (8,), (10, 100), 2, 2, 10, Size(200, 50, 16, 20, 16), 11)
 
 
+def _list_of(parse: Callable[[str], Any], field: str, text: str) -> Any:
+    shown = (",".join(map(str, getattr(size, field))) for size in (FULL, QUICK))
+    return typer.Option(parser=parse, metavar="X,X,...", help=text, show_default=or_quick(*shown))
+
+
 def main(
     activations: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_names(ACTIVATIONS),
-            metavar="NAME,NAME,...",
-            help="Activations of the network.",
-            show_default=or_quick(*(",".join(size.activations) for size in (FULL, QUICK))),
-        ),
+        Any, _list_of(parse_names(ACTIVATIONS), "activations", "Activations of the network.")
     ] = None,
-    batches: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_counts,
-            metavar="N,N,...",
-            help="Examples for one gradient on the new square.",
-            show_default=or_quick(*(",".join(map(str, size.batches)) for size in (FULL, QUICK))),
-        ),
-    ] = None,
-    ratios: Annotated[
-        Any,
-        typer.Option(
-            parser=parse_counts,
-            metavar="N,N,...",
-            help="Main rate divided by the reference rate.",
-            show_default=or_quick(*(",".join(map(str, size.ratios)) for size in (FULL, QUICK))),
-        ),
-    ] = None,
+    batches: Annotated[Any, _list_of(parse_counts, "batches", "Examples for one gradient on the new square.")] = None,
+    ratios: Annotated[Any, _list_of(parse_counts, "ratios", "Main rate divided by the reference rate.")] = None,
     sweep_seeds: Annotated[
-        int | None,
-        typer.Option(min=1, help="Seeds of every setting.", show_default=or_quick(FULL.sweep_seeds, QUICK.sweep_seeds)),
+        int | None, count_option("Seeds of every setting.", FULL.sweep_seeds, QUICK.sweep_seeds, 1, MOST_SEEDS)
     ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=2,
-            help="Other seeds, at the setting nearest to the paper.",
-            show_default=or_quick(FULL.seeds, QUICK.seeds),
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option(help="Folder for toy.md, toy.png and toy.json, and for what a killed command goes on from.")
-    ] = Path("out/toy"),
-    quick: Annotated[bool, typer.Option("--quick", help="A smoke run on tiny models, which measures nothing.")] = False,
+    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
+    output: Output = Path("out/toy"),
+    quick: Quick = False,
 ) -> None:
     """Run the paper's toy problem (Table 1) at every setting that the paper leaves open, and say what comes near.
 
     Every setting is run with few seeds. The one whose rows are nearest to the paper's is run again with other seeds,
     and drawn. What is done already is not done again: for that, remove the output folder.
     """
-    begin = time.perf_counter()
     size = QUICK if quick else FULL
-    n_sweep, n_final = sweep_seeds or size.sweep_seeds, seeds or size.seeds
+    n_sweep = sweep_seeds or size.sweep_seeds
     plan = Plan(
         activations=activations or size.activations,
         batches=batches or size.batches,
@@ -99,34 +69,30 @@ def main(
         steps=size.steps,
         size=size.size,
     )
-    make_folder(output)
-    swept, final, setting = _measure(plan, n_final, size.pixels, output)
-    about = {
-        "quick": quick,
-        "command": " ".join(["python -m benchmarks.forgetting toy", *sys.argv[1:]]),
-        "sweep_plan": plan,
-        "setting": setting,
-        "wall_seconds": time.perf_counter() - begin,
-        **environment(),
-    }
-    text = markdown(swept, final, setting, about, "toy.png")
-    (output / "toy.md").write_text(text, encoding="utf-8")
-    write_json(output / "toy.json", swept, final, about)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(text)
-    console.print(f"Report: {output / 'toy.md'}\nPicture: {output / 'toy.png'}\nNumbers: {output / 'toy.json'}")
+    if max(plan.batches) > plan.size.examples:
+        raise typer.BadParameter(
+            f"a seed trains on {plan.size.examples} examples, and {max(plan.batches)} is more.", param_hint="--batches"
+        )
+    n_final = seeds or size.seeds
+    if n_final > SWEEP_SEEDS:
+        raise typer.BadParameter(
+            f"{n_final} is more than {SWEEP_SEEDS}: those from there on choose the setting.", param_hint="--seeds"
+        )
+    with job("toy", output, quick) as work:
+        swept, final, setting, maps = _measure(plan, n_final, size.pixels, work)
+        about = work.about(sweep_plan=plan, setting=setting)
+        text = markdown(swept, final, setting, about, "toy.png")
+        title = f"Old square (solid), new square (dashed); {describe(setting)}, seed 0"
+        work.write({**about, "sweep": swept, "final": final}, text, lambda path: draw(path, maps, title))
+        work.show(text)
 
 
-def _measure(plan: Plan, n_final: int, pixels: int, output: Path) -> tuple[list[Result], list[Result], Setting]:
-    """The sweep, the rows at the nearest setting, that setting, and on the way the picture."""
-    store = output / "runs"
-    with progress_bar() as progress:
-        bar = progress.add_task("", total=total(plan))
-
-        def on_progress(text: str, examples: int) -> None:
-            progress.update(bar, description=text, advance=examples)
-
-        swept = sweep(plan, store, on_progress)
+def _measure(
+    plan: Plan, n_final: int, pixels: int, work: Job
+) -> tuple[list[Result], list[Result], Setting, dict[str, np.ndarray]]:
+    """The sweep, the rows at the nearest setting, that setting, and what there is to draw."""
+    with work.bar(total(plan)) as bar:
+        swept = sweep(plan, work.runs, bar)
         setting = nearest(swept)
         final_plan = plan._replace(
             activations=(setting.activation,),
@@ -134,11 +100,9 @@ def _measure(plan: Plan, n_final: int, pixels: int, output: Path) -> tuple[list[
             ratios=(int(setting.ratio),),
             seeds=tuple(range(n_final)),
         )
-        progress.update(bar, total=total(plan) + total(final_plan))
-        final = sweep(final_plan, store, on_progress)
-        progress.update(bar, description="picture")
+        bar.extend(total(final_plan))
+        final = sweep(final_plan, work.runs, bar)
+        bar("picture", 0)
         points = grid(pixels)
-        maps = {"truth": np.asarray(truth(jnp.asarray(points))), **predictions(setting, final_plan, store, points)}
-    title = f"Old square (solid), new square (dashed); {describe(setting)}, seed 0"
-    draw(output / "toy.png", maps, title)
-    return swept, final, setting
+        drawn = predictions(setting, final_plan, work.runs, points)
+    return swept, final, setting, {"truth": np.asarray(truth(jnp.asarray(points))), **drawn}

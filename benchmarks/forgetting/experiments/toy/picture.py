@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from benchmarks.forgetting.report import save
 from benchmarks.forgetting.tasks.toy import NEW_SQUARE, OLD_SQUARE
 
 # Both squares and a little around them.
@@ -31,7 +32,7 @@ def draw(path: Path, maps: Mapping[str, np.ndarray], title: str) -> None:
         panel.set_axis_off()
     figure.colorbar(panels[0].images[0], ax=panels.tolist(), shrink=0.6, extend="both")
     figure.suptitle(title)
-    figure.savefig(path, dpi=110)
+    save(figure, path, dpi=110)
 
 
 def _panel(panel: Axes, name: str, values: np.ndarray) -> None:

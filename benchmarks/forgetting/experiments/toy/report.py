@@ -1,8 +1,6 @@
-"""The Markdown report and the JSON file: the paper's table beside ours, and which settings come near it."""
+"""The Markdown report: the paper's table beside ours, and which settings come near it."""
 
-import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +8,8 @@ import numpy as np
 from benchmarks.commands import markdown_table
 from benchmarks.forgetting.experiments.toy.paper import BEFORE, NEAR, TABLE, Errors, constant_errors, factor
 from benchmarks.forgetting.experiments.toy.sweep import ONE_LINE, PROFITS, Plan, Result, Setting
+from benchmarks.forgetting.report import headline
 from profit_optax.compare.statistics import interval
-from profit_optax.compare.store import plain
 
 _WITHOUT_RATIO = tuple(row for row in TABLE if row not in PROFITS)
 
@@ -34,7 +32,9 @@ def markdown(
     lines = [
         "# The paper's toy problem (Table 1, C.1)",
         "",
-        *_headline(about),
+        *headline(about),
+        "",
+        _explained(about["sweep_plan"]),
         "",
         f"## The rows at the setting nearest to the paper's four: {describe(setting)}",
         "",
@@ -62,12 +62,6 @@ def markdown(
     return "\n".join([*lines, ""])
 
 
-def write_json(path: Path, swept: Sequence[Result], final: Sequence[Result], about: dict[str, Any]) -> None:
-    """All errors of all seeds."""
-    content = plain({**about, "sweep": list(swept), "final": list(final)}, digits=6)
-    path.write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def sentences(results: Sequence[Result]) -> list[str]:
     """For each row of the paper, which settings come near it, and which comes nearest."""
     return [_sentence(row, [result for result in results if result.row == row]) for row in (*TABLE, PROFITS[1])]
@@ -81,20 +75,13 @@ def describe(place: Result | Setting) -> str:
     return f"{place.activation}{batch}{ratio}{way}"
 
 
-def _headline(about: dict[str, Any]) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    sweep: Plan = about["sweep_plan"]
-    size = sweep.size
-    lines = [
-        f"`{about['command']}`; {about['wall_seconds']:.0f} s; {versions}; {about['machine']}.",
-        "",
+def _explained(plan: Plan) -> str:
+    size = plan.size
+    return (
         f"{size.examples} training examples of each square; two layers of {size.width}; the old square for"
         f" {size.base_steps} steps of {size.base_batch} examples (the paper gives no batch size), the new one for"
-        f" {sweep.steps} steps. All else as in the paper. Seconds count what this command did, and not what it found"
-        " done already.",
-    ]
-    note = "**A quick run shows that everything works. Its numbers mean nothing.**"
-    return [note, "", *lines] if about["quick"] else lines
+        f" {plan.steps} steps. All else as in the paper."
+    )
 
 
 def _final_row(result: Result) -> list[str]:

@@ -150,14 +150,14 @@ def _run(
 ) -> list[Run]:
     steps = evenly(plan.steps, evaluations)
     trials = []
-    for method in _methods(task):
+    for method in _methods():
         ratios = plan.ratios if "ratio" in dict(method.grid) else plan.ratios[:1]
         trials += [Trial(method, method.setting(rate=RATE, ratio=float(ratio), decay=0.0), steps) for ratio in ratios]
     return run_all(task, trials, batch, lambda name, n: on_progress(f"batch {batch}, {name}", n * batch), store)
 
 
-def _methods(task: Task) -> tuple[Method, ...]:
-    return full_rmsprop(), head_rmsprop(task), profit_rmsprop(), subtracting_profit_rmsprop(), one_line_rmsprop()
+def _methods() -> tuple[Method, ...]:
+    return full_rmsprop(), head_rmsprop(), profit_rmsprop(), subtracting_profit_rmsprop(), one_line_rmsprop()
 
 
 def _result(activation: str, batch: int, run: Run) -> Result:

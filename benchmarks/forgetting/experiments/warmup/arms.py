@@ -1,8 +1,7 @@
 """What is compared: tasks, methods, and how far each goes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
-from types import MappingProxyType
 
 import numpy as np
 
@@ -11,14 +10,11 @@ from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.methods.one_line import one_line
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.runner import Trial, evenly
-from benchmarks.forgetting.tasks import Task, digits
-from benchmarks.forgetting.tasks.far_digits import FAR, far_digits
+from benchmarks.forgetting.tasks import catalogue, digits
 
 # A near task, whose naive PROFIT needs no warm-up, for comparison.
 NEAR = "rotated by 35 degrees"
-TASKS: Mapping[str, Callable[[Sequence[int]], Task]] = MappingProxyType(
-    {NEAR: partial(digits.rotated_digits, angle=35.0)} | {kind: partial(far_digits, kind) for kind in FAR}
-)
+TASKS: Mapping[str, catalogue.MakeTask] = {NEAR: partial(digits.rotated_digits, angle=35.0), **catalogue.TASKS}
 RATIO = 10.0
 BATCH = 128
 # In the paper 10 of 100 epochs.
@@ -42,14 +38,14 @@ def methods(steps: int) -> tuple[Method, ...]:
     )
 
 
-def trials(rates: Sequence[float], steps: int) -> list[Trial]:
+def trials(arms: Sequence[Method], rates: Sequence[float], steps: int) -> list[Trial]:
     """Every method at every rate, for `steps` main steps, and on to as many gradients as PROFIT takes in these."""
-    arms = methods(steps)
     most = max(method.gradients for method in arms)
     found = []
     for method in arms:
         times = most // method.gradients
         # A whole number of evaluations for each `steps`, so that there is one exactly there.
         at = np.concatenate([evenly(steps, 10) + i * steps for i in range(times)])
-        found += [Trial(method, method.setting(rate=rate, ratio=RATIO, decay=0.0), np.unique(at)) for rate in rates]
+        others = method.middle() | {"ratio": RATIO, "decay": 0.0}
+        found += [Trial(method, method.setting(rate=rate, **others), np.unique(at)) for rate in rates]
     return found

@@ -6,10 +6,11 @@ from typing import Any
 from benchmarks.commands import markdown_table
 from benchmarks.forgetting.experiments.warmup.arms import methods, warm_steps
 from benchmarks.forgetting.experiments.warmup.summary import Row
-from benchmarks.forgetting.summary import plus_minus, short_rate
+from benchmarks.forgetting.report import headline
+from profit_optax.compare.formats import plus_minus, short_rate
 
 
-def markdown(rows: Sequence[Row], starts: Mapping[str, float], about: Mapping[str, Any]) -> str:
+def markdown(rows: Sequence[Row], starts: Mapping[str, float], about: dict[str, Any]) -> str:
     """The whole report.
 
     Args:
@@ -17,7 +18,7 @@ def markdown(rows: Sequence[Row], starts: Mapping[str, float], about: Mapping[st
       starts: the new accuracy of the old models on each task.
       about: numbers of steps and seeds, the command, versions and machine.
     """
-    lines = ["# Warm-up outside of proximity (Table 3)", "", *_headline(about)]
+    lines = ["# Warm-up outside of proximity (Table 3)", "", *headline(about), "", _explained(about)]
     for task, start in starts.items():
         lines += ["", f"## {task} (the old models get {100 * start:.1f} %)", ""]
         lines += _table([row for row in rows if row.task == task])
@@ -27,7 +28,10 @@ def markdown(rows: Sequence[Row], starts: Mapping[str, float], about: Mapping[st
 def sentences(rows: Sequence[Row]) -> list[str]:
     """Where PROFIT fails as it is, where warmed up, and how often the paper's pattern is found."""
     lines = []
+    shown = {row.method for row in rows}
     for naive, warm in (methods(1)[i : i + 2] for i in (1, 3)):
+        if not {naive.name, warm.name} <= shown:
+            continue
         fails = {(row.task, row.rate, row.method): row.fails for row in rows}
         places = [(task, rate) for task, rate, method in fails if method == naive.name]
         alone = [place for place in places if fails[*place, naive.name]]
@@ -41,20 +45,15 @@ def sentences(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _headline(about: Mapping[str, Any]) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    lines = [
-        f"`{about['command']}`; {about['wall_seconds']:.0f} s; {versions}; {about['machine']}.",
-        "",
+def _explained(about: Mapping[str, Any]) -> str:
+    return (
         "Accuracy in %, means over {seeds} seeds ± 95 % Student-t intervals, from models converged on scikit-learn's"
         " digits; batch {batch}, ratio {ratio:g}, constant rates. *Equal steps*: after {steps} main steps; *equal"
         " gradients*: after {gradients} gradients (a step of PROFIT counts as two, in the warm-up too). Warmed up:"
         " AdamW alone for the first {warm} steps.".format(
             **about, gradients=2 * about["steps"], warm=warm_steps(about["steps"])
-        ),
-    ]
-    note = "**A quick run shows that everything works. Its numbers mean nothing.**"
-    return [note, "", *lines] if about["quick"] else lines
+        )
+    )
 
 
 def _table(rows: Sequence[Row]) -> list[str]:
@@ -67,10 +66,10 @@ def _table(rows: Sequence[Row]) -> list[str]:
                 [
                     short_rate(rate),
                     row.method,
-                    plus_minus(row.new) + (" (fails)" if row.fails else ""),
-                    plus_minus(row.difference, "+z.1f"),
-                    plus_minus(row.new_at_gradients),
-                    plus_minus(row.old),
+                    plus_minus(row.new, 100) + (" (fails)" if row.fails else ""),
+                    plus_minus(row.difference, 100, "+"),
+                    plus_minus(row.new_at_gradients, 100),
+                    plus_minus(row.old, 100),
                     "" if row.cosine is None else f"{row.cosine:+.2f}",
                 ]
             )

@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from benchmarks.forgetting.methods.adamw import adamw
 from benchmarks.forgetting.runner import Run
 from profit_optax.compare.statistics import Interval, interval
 
 # PROFIT without warm-up gets 12.6 % of Clevr-Count in the paper, where full fine-tuning gets 56.3 %: "fails" means
 # less than half of AdamW's accuracy.
 FAILS = 0.5
+BASELINE = "AdamW"
 
 
 class Row(NamedTuple):
@@ -42,12 +42,12 @@ class Row(NamedTuple):
 
 def summarize(task: str, runs: Sequence[Run], steps: int) -> list[Row]:
     """A row for each run, beside AdamW at the same rate."""
-    baselines = {run.rate: run for run in runs if run.method == adamw().name}
-    most = max(run.gradients for run in runs) * steps
-    return [_row(task, run, baselines[run.rate], steps, most) for run in runs]
+    baselines = {run.rate: run for run in runs if run.method == BASELINE}
+    most = max(run.gradients for run in runs)
+    return [_row(task, run, baselines[run.rate], steps, most // run.gradients * steps) for run in runs]
 
 
-def _row(task: str, run: Run, baseline: Run, steps: int, gradients: int) -> Row:
+def _row(task: str, run: Run, baseline: Run, steps: int, at_gradients: int) -> Row:
     new, reference = _at(run, run.new, steps), _at(baseline, baseline.new, steps)
     before = np.diff(run.steps).cumsum() <= steps
     return Row(
@@ -56,7 +56,7 @@ def _row(task: str, run: Run, baseline: Run, steps: int, gradients: int) -> Row:
         method=run.method,
         new=interval(new),
         difference=None if run is baseline else interval(new - reference),
-        new_at_gradients=interval(_at(run, run.new, gradients // run.gradients)),
+        new_at_gradients=interval(_at(run, run.new, at_gradients)),
         old=interval(_at(run, run.old, steps)),
         cosine=float(np.mean(run.metrics["cosine"][:, before])) if "cosine" in run.metrics else None,
         fails=bool(np.mean(new) < FAILS * np.mean(reference)),

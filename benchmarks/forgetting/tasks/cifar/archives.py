@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import chex
 import numpy as np
 
+from profit_optax.compare.errors import CompareError
+
 TRAIN_IMAGES = 50_000
 TEST_IMAGES = 10_000
 
@@ -50,7 +52,7 @@ class Archive(NamedTuple):
     test: Images
 
 
-class ArchiveError(Exception):
+class ArchiveError(CompareError):
     """A file of an archive is missing, damaged, or not what it should be."""
 
 

@@ -23,6 +23,8 @@ from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
 from benchmarks.forgetting.tasks.cifar.augment import random_crop_and_flip
 from benchmarks.forgetting.tasks.cifar.evaluation import accuracy, logits_in_chunks
 from benchmarks.forgetting.tasks.cifar.networks import compute_dtype, init_params, logits, network
+from profit_optax.compare.errors import CompareError
+from profit_optax.compare.store import readable, write_text
 
 CLASSES = 10
 CONVERGED = 0.8
@@ -80,7 +82,7 @@ class Base(NamedTuple):
         return self.accuracy >= CONVERGED
 
 
-class OtherRecipeError(ValueError):
+class OtherRecipeError(CompareError):
     """The folder holds a model that was trained in another way than is asked for."""
 
 
@@ -133,7 +135,8 @@ def train_base(
             kept = {"params": state.best_params, "history": state.history, "epochs": state.epoch}
             checkpointer.save(finished, jax.tree.map(np.array, kept))
             checkpointer.wait_until_finished()
-        model = checkpointer.restore(finished, jax.eval_shape(functools.partial(_model, recipe, backbone)))
+        with readable(finished):
+            model = checkpointer.restore(finished, jax.eval_shape(functools.partial(_model, recipe, backbone)))
     test = jax.device_put(archive.test)
     score = jax.jit(functools.partial(accuracy, backbone))(model["params"], test.pixels, test.labels)
     epochs = int(model["epochs"])
@@ -175,14 +178,14 @@ def _check_recipe(recipe: Recipe, archive: Archive, folder: Path) -> None:
     path = folder / _RECIPE
     asked = {**recipe._asdict(), "train_images": len(archive.train.labels)}
     if path.exists():
-        found = json.loads(path.read_text(encoding="utf-8"))
+        with readable(path):
+            found = dict(json.loads(path.read_text(encoding="utf-8")))
         if found != asked:
             different = ", ".join(
                 f"{name} {found.get(name)} and not {value}" for name, value in asked.items() if found.get(name) != value
             )
             raise OtherRecipeError(f"{folder} holds a model with {different}: name another folder, or delete this one.")
-    folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asked) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(asked) + "\n")
 
 
 def _split(images: Images, seed: int) -> tuple[Images, Images]:
@@ -210,7 +213,8 @@ def _start(manager: Any, recipe: Recipe, backbone: nn.Module, tx: optax.Gradient
     last = manager.latest_step()
     if last is None:
         return state
-    return _State(**manager.restore(last, args=ocp.args.StandardRestore(state._asdict())))
+    with readable(manager.directory / str(last)):
+        return _State(**manager.restore(last, args=ocp.args.StandardRestore(state._asdict())))
 
 
 def _is_flat(recipe: Recipe, epochs: int, history: chex.Array) -> bool:

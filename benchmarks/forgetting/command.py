@@ -1,0 +1,191 @@
+"""What the experiments' commands share: options, methods by name, the output folder, progress, errors, and the end."""
+
+import contextlib
+import shlex
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import typer
+from rich.console import Console
+
+from benchmarks.commands import MOST_STEPS, ending_with, make_folder, or_quick, progress_bar
+from benchmarks.forgetting.compared import as_arm
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.report import environment
+from benchmarks.forgetting.tasks.catalogue import TASK_HELP
+from profit_optax import compare
+from profit_optax.compare.errors import CompareError
+from profit_optax.compare.files import load
+from profit_optax.compare.store import opened, write_json, write_text
+
+MOST_SEEDS = 1000
+
+TaskName = Annotated[str | None, typer.Option("--task", help=f"What is learnt. {TASK_HELP}")]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        "--methods",
+        metavar="NAME,NAME,...",
+        help="Methods by their names, or FILE.py:NAME of a Method of the experiments or of profit_optax.compare.",
+        show_default="the experiment's own",
+    ),
+]
+Output = Annotated[
+    Path, typer.Option(help="Folder for what it writes, and for the runs that a killed command goes on from.")
+]
+Quick = Annotated[bool, typer.Option("--quick", help="A smoke run, which measures nothing.")]
+
+
+class Size(NamedTuple):
+    """What makes a run long: its defaults depend on --quick. What an experiment has no use for is 0.
+
+    Attributes:
+      seeds: that are reported on.
+      rates: learning rates.
+      steps: main steps of a run.
+      gradients: of a run at most.
+      tuning_seeds: that settings are picked on.
+    """
+
+    seeds: int
+    rates: tuple[float, ...] = ()
+    steps: int = 0
+    gradients: int = 0
+    tuning_seeds: int = 0
+
+    def given(self, **values: Any) -> "Size":
+        """The same with what was asked for, which is not None."""
+        return self._replace(**{name: value for name, value in values.items() if value is not None})
+
+    def named(self) -> dict[str, Any]:
+        """What there is a use for, by its name."""
+        return {name: value for name, value in self._asdict().items() if value}
+
+
+def seeds_option(full: int, quick: int) -> Any:
+    """The option for how many seeds are reported on."""
+    text = "Paired seeds to report on, from 0: each has its own order of batches, and more where the task has it."
+    return typer.Option(min=2, max=MOST_SEEDS, help=text, show_default=or_quick(full, quick))
+
+
+def count_option(what: str, full: Any, quick: Any = None, least: int = 1, most: int = MOST_STEPS) -> Any:
+    """The option for another number of something."""
+    shown = full if quick is None else or_quick(full, quick)
+    return typer.Option(min=least, max=most, help=what, show_default=str(shown))
+
+
+def methods_named(text: str, known: Sequence[Method], baseline: str | None = None) -> list[Method]:
+    """The methods of that list of names, between commas.
+
+    Args:
+      text: the list.
+      known: what may be asked for without a file.
+      baseline: the method that differences are to, which must be among them; None if none must.
+
+    Raises:
+      typer.BadParameter: for a name that is none of the known methods' and no file's, and without the baseline.
+      CompareError: for a file or a method that cannot be run.
+    """
+    by_name = {method.name: method for method in known}
+    found = [_named(name, by_name) for name in dict.fromkeys(name.strip() for name in text.split(","))]
+    if baseline is not None and baseline not in [method.name for method in found]:
+        raise typer.BadParameter(f"{baseline} must be among them: differences are to it.", param_hint="--methods")
+    return found
+
+
+def _named(name: str, by_name: dict[str, Method]) -> Method:
+    if name in by_name:
+        return by_name[name]
+    if ".py:" not in name:
+        raise typer.BadParameter(
+            f"{name!r} is none of {', '.join(by_name)}, and no FILE.py:NAME.", param_hint="--methods"
+        )
+    _, found = load(name)
+    if isinstance(found, compare.Method):
+        return as_arm(found)
+    if not isinstance(found, Method):
+        raise CompareError(f"{name} must be a Method, got {type(found).__name__}.")
+    return found
+
+
+class Bar:
+    """How far a command is, on standard error."""
+
+    def __init__(self, progress: Any, total: float):
+        self._progress, self._total = progress, total
+        self._task = progress.add_task("", total=total)
+
+    def __call__(self, name: str, taken: int) -> None:
+        """So much was done since last time, and this is what is done now."""
+        self._progress.update(self._task, description=name, advance=taken)
+
+    def extend(self, by: float) -> None:
+        """There is more to do than was known."""
+        self._total += by
+        self._progress.update(self._task, total=self._total)
+
+
+class Job:
+    """One run of a command, which is the only one in its folder.
+
+    Attributes:
+      runs: a folder for the runs that a killed command goes on from.
+      quick: whether it measures nothing.
+    """
+
+    def __init__(self, name: str, output: Path, quick: bool):
+        self.runs, self.quick = output / "runs", quick
+        self._name, self._output, self._begin = name, output, time.perf_counter()
+
+    @contextlib.contextmanager
+    def bar(self, total: float) -> Iterator[Bar]:
+        """A progress bar."""
+        with progress_bar() as progress:
+            yield Bar(progress, total)
+
+    def about(self, **settings: Any) -> dict[str, Any]:
+        """The settings, and what numbers were made with."""
+        return {
+            "command": shlex.join(["python", "-m", "benchmarks.forgetting", *sys.argv[1:]]),
+            "quick": self.quick,
+            **settings,
+            "wall_seconds": time.perf_counter() - self._begin,
+            **environment(),
+        }
+
+    def write(
+        self, content: dict[str, Any], report: str | None = None, draw: Callable[[Path], None] | None = None
+    ) -> None:
+        """The numbers as JSON, the report as Markdown and the picture."""
+        if report is not None:
+            write_text(self._path("md"), report)
+        if draw is not None:
+            draw(self._path("png"))
+        write_json(self._path("json"), content, digits=6, indent=None)
+
+    def show(self, report: str | None = None) -> None:
+        """Print the report, and where everything is."""
+        console = Console(highlight=False, markup=False, soft_wrap=True)
+        if report is not None:
+            console.print(report)
+        for kind, what in (("md", "Report"), ("png", "Picture"), ("json", "Numbers")):
+            if self._path(kind).exists():
+                console.print(f"{what}: {self._path(kind)}")
+
+    def _path(self, kind: str) -> Path:
+        return self._output / f"{self._name}.{kind}"
+
+
+@contextlib.contextmanager
+def job(name: str, output: Path, quick: bool) -> Iterator[Job]:
+    """One run of a command; what cannot go on ends it with a sentence in place of a traceback."""
+    make_folder(output)
+    try:
+        with ending_with(CompareError, OSError), opened(output):
+            yield Job(name, output, quick)
+    except KeyboardInterrupt:
+        typer.echo(f"Stopped. Start the same command again to go on: {output} has what was finished.", err=True)
+        raise typer.Exit(130) from None
