@@ -70,9 +70,9 @@ def main(
     size = size._replace(seeds=seeds or size.seeds, gradients=gradients or size.gradients)
     with ending_with(MissingPackageError, TextError, CompareError):
         model = load(weights or packaged())
-        parts = [windows(model.tokenizer.encode(read(paths)).ids, size.text.length) for paths in (old, new)]
+        before, after = (windows(model.tokenizer.encode(read(paths)).ids, size.text.length) for paths in (old, new))
         name = " and ".join(path.name for path in new)
-        tuning_task, task = (language(name, model, *parts, size.text, tuning) for tuning in (True, False))
+        tuning_task, task = (language(name, model, before, after, size.text, tuning) for tuning in (True, False))
         plan = plan_for(size)
         text = page(measure(tuning_task, task, plan, output), plan, size, old, new)
     (output / "language.md").write_text(text, encoding="utf-8")

@@ -94,7 +94,7 @@ def motion(name: str, params: chex.ArrayTree, old: Split, new: Split, recipe: Re
     scored = {who: part.held_out if tuning else part.test for who, part in (("old", old), ("new", new))}
 
     @jax.jit
-    def errors(params: chex.ArrayTree, windows: np.ndarray) -> Errors:
+    def errors(params: chex.ArrayTree, windows: jax.Array) -> Errors:
         return best_of(network.apply({"params": params}, windows[:, :PAST]), windows[:, PAST:])
 
     def evaluate(params: chex.ArrayTree) -> dict[str, float]:
