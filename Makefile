@@ -11,8 +11,8 @@ SPHINX := --fail-on-warning --keep-going --quiet --conf-dir docs
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo dist dist-test docs format frontier gpu growth kills lint map mutations properties \
-	rounding scale soak targets targets-test test toy warmup
+.PHONY: help bench cifar clean demo dist dist-test docs format frontier gpu growth kills lint map motion mutations \
+	properties rounding scale soak targets targets-test test toy vision warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -28,6 +28,8 @@ help:
 	@echo "make toy     the paper's toy problem, Table 1 (ARGS=--help)"
 	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
 	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
+	@echo "make vision  a pretrained CIFAR-10 network and a thousand new examples: make vision ARGS='--data FOLDER --weights FILE'"
+	@echo "make motion  trajectories of one kind of agent, then another: make motion ARGS='--data FILE' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make docs    the site, in out/site; a warning is an error"
 	@echo "make dist    sdist and wheel, in dist"
@@ -77,6 +79,12 @@ warmup: $(VENV)/.demo
 
 cifar: $(VENV)/.bench
 	@$(BIN)/python -m benchmarks.forgetting cifar $(ARGS)
+
+vision: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting vision $(ARGS)
+
+motion: $(VENV)/.demo
+	@$(BIN)/python -m benchmarks.forgetting motion $(ARGS)
 
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding

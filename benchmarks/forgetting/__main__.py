@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from benchmarks.forgetting.experiments import brake, demo, frontier
+from benchmarks.forgetting.experiments import brake, demo, frontier, language, motion, vision
 from benchmarks.forgetting.experiments.cifar import command as cifar
 from benchmarks.forgetting.experiments.map import command as map_
 from benchmarks.forgetting.experiments.toy import command as toy
@@ -18,6 +18,9 @@ EXPERIMENTS: dict[str, Callable[..., None]] = {
     "warmup": warmup.main,
     "cifar": cifar.main,
     "brake": brake.main,
+    "vision": vision.main,
+    "motion": motion.main,
+    "language": language.main,
 }
 
 HELP = "What is kept of an old task while a new one is learnt."

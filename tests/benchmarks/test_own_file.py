@@ -124,5 +124,8 @@ def test_a_name_that_is_nobody_s_is_an_error(tmp_path, option, value):
     assert f"Invalid value for {option}: 'nothing' is none of" in words(result.stderr)
 
 
+PRETRAINED = ["vision", "motion", "language"]
+
+
 def test_every_experiment_is_named():
-    assert list(EXPERIMENTS) == ["demo", "frontier", "map", "toy", "warmup", "cifar", "brake"]
+    assert list(EXPERIMENTS) == ["demo", "frontier", "map", "toy", "warmup", "cifar", "brake", *PRETRAINED]

@@ -1,0 +1,109 @@
+"""The methods, each with a rate that falls along a cosine to 0 at the end of the run."""
+
+import dataclasses
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import optax
+
+from profit_optax import compare, orthogonalize_to_previous
+from profit_optax import profit as profit_closure
+from profit_optax.compare import Method, Setting
+
+# The part of a run that PROFIT and the one line begin with, in which the main optimizer is alone.
+WARMUP = 0.1
+MOMENTUM = 0.9
+# Of what SGD needs, to what Adam needs.
+SGD_FACTOR = 30.0
+PULL = 0.1
+HALFWAY = 0.5
+
+
+def adamw() -> Method:
+    """AdamW, the baseline."""
+    return Method("AdamW", lambda setting: optax.adamw(cosine(setting)))
+
+
+def adamw_more(gradients: int) -> Method:
+    """AdamW on the mean of as many gradients as a step of PROFIT takes."""
+    return dataclasses.replace(adamw(), name=f"AdamW x{gradients}", gradients=gradients)
+
+
+def profit(n_ref: int, ratio: float, warmup: float = WARMUP) -> Method:
+    """PROFIT as the paper has it for tasks that are far: AdamW first, then PROFIT, both along one cosine.
+
+    Args:
+      n_ref: reference steps.
+      ratio: the main rate over that of the SGD reference steps, all along.
+      warmup: which part of the run AdamW is alone.
+    """
+
+    def optimizer(setting: Setting) -> Any:
+        main, warmup_steps = cosine(setting), round(warmup * setting.steps)
+
+        def reference(count: jax.Array) -> jax.Array:
+            # Where nothing is displaced nothing is projected, and PROFIT is AdamW on the step's last batch. A branch,
+            # which `warmup_steps` of `profit` is, makes gradients of convolutions many times slower on a CPU.
+            step = count // n_ref
+            return jnp.where(step < warmup_steps, 0.0, main(step) / ratio)
+
+        return profit_closure(optax.adamw(main), optax.sgd(reference), n_ref)
+
+    name = "PROFIT" if warmup else "PROFIT, no warm-up"
+    return Method(name, optimizer, gradients=n_ref + 1, closure=True)
+
+
+def one_line(warmup: float = WARMUP) -> Method:
+    """`orthogonalize_to_previous` before AdamW, after the same warm-up: this project's own."""
+
+    def optimizer(setting: Setting) -> Any:
+        warmup_steps = round(warmup * setting.steps)
+        return optax.chain(orthogonalize_to_previous(warmup_steps=warmup_steps), optax.adamw(cosine(setting)))
+
+    return Method("one line", optimizer)
+
+
+def sgd() -> Method:
+    """SGD with momentum."""
+    return Method("SGD", lambda setting: optax.sgd(cosine(setting), MOMENTUM), rate_factor=SGD_FACTOR)
+
+
+def l2_sp(fresh_head: bool = False) -> Method:
+    """AdamW with a pull to the start, but for a head that is fresh: then it needs `Task.head`."""
+
+    def optimizer(setting: Setting) -> Any:
+        pull = compare.pull_to_start(PULL)
+        if fresh_head:
+            pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, in_head(setting, params)))
+        return optax.chain(pull, optax.adamw(cosine(setting)))
+
+    return Method(f"L2-SP {PULL:g}", optimizer, needs=("head",) if fresh_head else ())
+
+
+def head_only() -> Method:
+    """AdamW on the last layer; nothing else moves. It needs `Task.head`."""
+
+    def optimizer(setting: Setting) -> Any:
+        labels = lambda params: jax.tree.map(lambda inside: "head" if inside else "rest", in_head(setting, params))  # noqa: E731
+        return optax.partition({"head": optax.adamw(cosine(setting)), "rest": optax.set_to_zero()}, labels)
+
+    return Method("head only", optimizer, needs=("head",))
+
+
+def halfway() -> Method:
+    """WiSE-FT: halfway from the start to where the baseline ended. It trains nothing."""
+    return dataclasses.replace(compare.METHODS["wise_ft"](alphas=(HALFWAY,)), name=f"WiSE-FT {HALFWAY:g} of AdamW")
+
+
+def cosine(setting: Setting) -> optax.Schedule:
+    """From the rate to 0 over the run."""
+    return optax.cosine_decay_schedule(setting.rate, setting.steps)
+
+
+def in_head(setting: Setting, params: chex.ArrayTree) -> Any:
+    """Whether each leaf is the last layer's, as a tree like `params`."""
+    head = setting.task.head
+    prefix = head(params) if callable(head) else head
+    return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)

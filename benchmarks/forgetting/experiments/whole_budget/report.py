@@ -1,0 +1,109 @@
+"""Tables of what stands at the end of the budget, as Markdown."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from benchmarks.commands import markdown_table
+from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Outcome, Plan
+from profit_optax.compare import Comparison, Curve, Interval
+from profit_optax.compare.formats import short_rate
+from profit_optax.compare.statistics import interval
+
+
+class Score(NamedTuple):
+    """A column.
+
+    Attributes:
+      title: its head.
+      name: the score's name in `Task.evaluate`.
+      scale: what it is multiplied by: 100 for percent, -1 for an error, which a score has with a minus.
+      places: decimals.
+    """
+
+    title: str
+    name: str
+    scale: float = 100.0
+    places: int = 1
+
+
+def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
+    """The whole budget, as many steps as PROFIT takes, old at equal new where there are curves, how rates were picked.
+
+    Args:
+      outcome: what was measured.
+      plan: what was asked for.
+      scores: the columns; each has one for its difference to the baseline behind it.
+      paper: the paper's figures, by method.
+    """
+    start = outcome.whole.about["start"]
+    begin = ", ".join(f"{score.title} {_number(start[score.name], score)}" for score in scores)
+    text = [
+        f"Before fine-tuning: {begin}.",
+        f"### The whole budget: {plan.gradients:,} gradients each",
+        _table(outcome.whole, scores, paper),
+    ]
+    if outcome.fewer:
+        text += [
+            f"### As many steps as {plan.steps_of.name}: {plan.fewer_gradients:,} gradients each",
+            _table(outcome.fewer, scores, {}),
+        ]
+    if plan.evaluations > 1:
+        text += ["### Old at equal new", "```\n" + outcome.whole.table().strip("\n") + "\n```"]
+    text.append(_picked(outcome, plan))
+    return "\n\n".join(text)
+
+
+def _table(comparison: Comparison, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
+    minus = f"minus {comparison.baseline}"
+    titles = [title for score in scores for title in (score.title, minus)]
+    head = ["method", "rate", "gradients", "steps", *titles, *(["the paper"] if paper else [])]
+    baseline = next(curve for curve in comparison.curves if curve.method == comparison.baseline)
+    lines = [_line(curve, baseline, scores, paper) for curve in comparison.curves]
+    return "\n".join(markdown_table([head, *lines]))
+
+
+def _line(curve: Curve, baseline: Curve, scores: Sequence[Score], paper: Mapping[str, str]) -> list[str]:
+    trains = curve.along == "steps"
+    cells = [short_rate(curve.rate) if trains else "", f"{curve.gradients[-1]:,}"]
+    cells.append(f"{curve.positions[-1]:,.0f}" if trains else "")
+    for score in scores:
+        own, other = (_finals(each, score.name) for each in (curve, baseline))
+        cells.append(_plus_minus(interval(own), score))
+        cells.append("" if curve is baseline else _plus_minus(interval(own - other), score, "+z"))
+    return [curve.method, *cells, *([paper.get(curve.method, "")] if paper else [])]
+
+
+def _finals(curve: Curve, name: str) -> np.ndarray:
+    values = {"old": curve.old, "new": curve.new, **curve.others}[name]
+    return values[:, -1]
+
+
+def _plus_minus(value: Interval | None, score: Score, sign: str = "") -> str:
+    if value is None:
+        return ""
+    half = abs(score.scale) * (value.high - value.mean)
+    spread = f" ± {half:.{score.places}f}" if np.isfinite(half) else ""
+    return f"{score.scale * value.mean:{sign}.{score.places}f}{spread}"
+
+
+def _number(value: float, score: Score) -> str:
+    return f"{score.scale * value:.{score.places}f}"
+
+
+def _picked(outcome: Outcome, plan: Plan) -> str:
+    """How rates were picked, and which picks lie at an edge of what was tried."""
+    edges = [
+        f"{method} ({short_rate(best)}, the {'lowest' if best == min(finals) else 'highest'}{where})"
+        for where, tried in (("", outcome.tried), (" at fewer gradients", outcome.tried_fewer))
+        for method, finals in tried.items()
+        for best in [max(finals, key=lambda rate: finals[rate])]
+        if best in (min(finals), max(finals))
+    ]
+    rates = ", ".join(short_rate(rate) for rate in plan.rates)
+    text = (
+        f"Each method's rate is the one with the best new score at the end of a run on seed {TUNING_SEED}, on held-out"
+        f" training data, out of {rates} (SGD: times its factor); what was left of the old task had no say."
+    )
+    return text + (f" At an edge of what was tried: {', '.join(edges)}." if edges else "")

@@ -1,0 +1,156 @@
+"""A converged network of CIFAR-10 that is to learn something new from a thousand examples, as in VTAB-1K."""
+
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
+from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, logits
+from benchmarks.forgetting.tasks.shuffled import shuffled
+from profit_optax import compare
+
+# The first classes of CIFAR-100 in the alphabet, so that nobody chose them.
+CLASSES = 20
+# Images of a forward pass when scoring.
+_CHUNK = 500
+
+
+class Kind(NamedTuple):
+    """A new task.
+
+    Attributes:
+      title: what it is.
+      fresh_head: whether it has classes of its own, and so a new head beside the old one.
+      images: the new task's images, made of those of CIFAR-10 and CIFAR-100.
+    """
+
+    title: str
+    fresh_head: bool
+    images: Callable[[Images, Images], Images]
+
+
+def first_classes(ten: Images, hundred: Images) -> Images:
+    """Those of CIFAR-100 in its first classes."""
+    del ten
+    among = np.flatnonzero(hundred.labels < CLASSES)
+    return Images(hundred.pixels[among], hundred.labels[among])
+
+
+def rotated(ten: Images, hundred: Images) -> Images:
+    """Those of CIFAR-10 turned by 90 degrees."""
+    del hundred
+    return ten._replace(pixels=np.rot90(ten.pixels, axes=(1, 2)))
+
+
+def recoloured(ten: Images, hundred: Images) -> Images:
+    """The negatives of CIFAR-10's."""
+    del hundred
+    return ten._replace(pixels=255 - ten.pixels)
+
+
+KINDS: Mapping[str, Kind] = MappingProxyType(
+    {
+        "classes": Kind(f"{CLASSES} classes of CIFAR-100", True, first_classes),
+        "rotated": Kind("CIFAR-10 turned by 90 degrees", False, rotated),
+        "recoloured": Kind("negatives of CIFAR-10", False, recoloured),
+    }
+)
+
+
+class Sizes(NamedTuple):
+    """How much of the data is used.
+
+    Attributes:
+      examples: training examples of a seed, as many of each class.
+      held_out: of the new task's training images, left to tune on.
+      test: of each test set, to report on.
+      batch: examples for one gradient.
+    """
+
+    examples: int = 1000
+    held_out: int = 1000
+    test: int = 1000
+    batch: int = 32
+
+
+def few_examples(
+    kind: str, network: Pretrained, ten: Archive, hundred: Archive, sizes: Sizes, tuning: bool = False
+) -> compare.Task:
+    """The task as a user would bring it to `compare`.
+
+    A seed has its own examples, drawn out of all training images but the held-out ones, and their order. Old scores
+    are of the old head on the tuned backbone; where both tasks have the same classes there is one head, which is tuned.
+
+    Args:
+      kind: one of `KINDS`.
+      network: what is fine-tuned.
+      ten: CIFAR-10.
+      hundred: CIFAR-100.
+      sizes: how much of them is used.
+      tuning: whether new scores are on the held-out training images in place of test images.
+    """
+    _, fresh_head, made = KINDS[kind]
+    train = made(ten.train, hundred.train)
+    pool = Images(*(array[: len(train.labels) - sizes.held_out] for array in train))
+    held_out = Images(*(array[len(pool.labels) :] for array in train))
+    old = _first(ten.test, sizes.test)
+    new = held_out if tuning else _first(made(ten.test, hundred.test), sizes.test)
+    params, statistics = network
+    old_head = params["head"]
+    if fresh_head:
+        params = {"backbone": params["backbone"], "head": fresh(params["head"], CLASSES)}
+
+    def loss(params: chex.ArrayTree, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
+        images, labels = batch
+        outputs = logits(params, statistics, images)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, labels))
+
+    @jax.jit
+    def right(params: chex.ArrayTree, images: Images) -> jax.Array:
+        return jnp.sum(jnp.argmax(logits(params, statistics, images.pixels), axis=-1) == images.labels)
+
+    def accuracy(params: chex.ArrayTree, images: Images) -> float:
+        count = len(images.labels)
+        parts = [Images(*(array[i : i + _CHUNK] for array in images)) for i in range(0, count, _CHUNK)]
+        return sum(int(right(params, part)) for part in parts) / count
+
+    def evaluate(params: chex.ArrayTree) -> dict[str, float]:
+        old_params = {"backbone": params["backbone"], "head": old_head} if fresh_head else params
+        return {"old": accuracy(old_params, old), "new": accuracy(params, new)}
+
+    return compare.Task(
+        params,
+        loss,
+        lambda seed: batches(pool, sizes.examples, sizes.batch, seed),
+        evaluate,
+        head={"backbone": False, "head": True} if fresh_head else None,
+        name=KINDS[kind].title,
+    )
+
+
+def fresh(head: chex.ArrayTree, classes: int) -> Any:
+    """A head of zeros for so many classes, in the place of another one."""
+    width = head["kernel"].shape[0]
+    return {"kernel": jnp.zeros((width, classes)), "bias": jnp.zeros(classes)}
+
+
+def batches(pool: Images, examples: int, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Images and labels, endlessly, of that seed's examples."""
+    return ((pool.pixels[at], pool.labels[at]) for at in shuffled(drawn(pool.labels, examples, seed), size, seed))
+
+
+def drawn(labels: np.ndarray, examples: int, seed: int) -> np.ndarray:
+    """Indices of so many examples, as many of each class."""
+    rng, classes = np.random.default_rng(seed), np.unique(labels)
+    each = examples // len(classes)
+    return np.concatenate([rng.choice(np.flatnonzero(labels == label), each, replace=False) for label in classes])
+
+
+def _first(images: Images, count: int) -> Images:
+    return Images(*(array[:count] for array in images))

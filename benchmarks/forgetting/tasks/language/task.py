@@ -1,0 +1,137 @@
+"""A pretrained language model whose adapters learn one kind of text, and what becomes of another kind."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from benchmarks.forgetting.tasks.language.network import Shape, fresh_adapters, logits
+from benchmarks.forgetting.tasks.language.weights import LanguageModel
+from benchmarks.forgetting.tasks.shuffled import shuffled
+from profit_optax import compare
+
+# Parts of a text, in its order: to train on, to tune on, to report on.
+_PARTS = (0.7, 0.1, 0.2)
+# Windows of a forward pass when scoring.
+_CHUNK = 8
+
+
+class TextError(Exception):
+    """A text is missing, or too short."""
+
+
+class Sizes(NamedTuple):
+    """How much is read at once.
+
+    Attributes:
+      length: tokens that are predicted in a window.
+      batch: windows for one gradient.
+      scored: windows of each kind that are scored.
+      rank: of the adapters.
+    """
+
+    length: int = 64
+    batch: int = 8
+    scored: int = 64
+    rank: int = 8
+
+
+class Parts(NamedTuple):
+    """A text in windows of length + 1 tokens, each [n, length + 1].
+
+    Attributes:
+      train: to train on.
+      held_out: to tune on.
+      test: to report on.
+    """
+
+    train: np.ndarray
+    held_out: np.ndarray
+    test: np.ndarray
+
+
+def read(paths: Sequence[Path]) -> str:
+    """The texts of files, one after the other.
+
+    Raises:
+      TextError: for a file that cannot be read.
+    """
+    try:
+        return "\n\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths)
+    except OSError as error:
+        raise TextError(f"{error.filename} cannot be read: {error.strerror}.") from error
+
+
+def windows(tokens: Sequence[int], length: int) -> Parts:
+    """Tokens in windows that do not overlap, split in the order of the text.
+
+    Raises:
+      TextError: if a part would be empty.
+    """
+    count = len(tokens) // (length + 1)
+    whole = np.asarray(tokens[: count * (length + 1)], np.int32).reshape(count, length + 1)
+    ends = np.round(np.cumsum(_PARTS) * count).astype(int)
+    parts = Parts(*np.split(whole, ends[:-1]))
+    if not all(map(len, parts)):
+        raise TextError(f"a text must have at least {10 * (length + 1)} tokens, got {len(tokens)}.")
+    return parts
+
+
+def language(name: str, model: LanguageModel, old: Parts, new: Parts, sizes: Sizes, tuning: bool) -> compare.Task:
+    """The task as a user would bring it to `compare`; scores are perplexities with a minus sign.
+
+    What is trained are the adapters alone: the model's own weights stay, and are closed over.
+
+    Args:
+      name: what the new text is.
+      model: what is fine-tuned.
+      old: of another kind; nothing of it is trained on.
+      new: the new text.
+      sizes: how much is read at once.
+      tuning: whether scores are on held-out windows in place of those for the report.
+    """
+    shape, params, _ = model
+    scored = {
+        who: spread((part.held_out if tuning else part.test), sizes.scored)
+        for who, part in (("old", old), ("new", new))
+    }
+
+    def loss(adapters: chex.ArrayTree, tokens: jax.Array) -> jax.Array:
+        return mean_loss(shape, params, adapters, tokens)
+
+    # The weights are an argument here, so that the program does not hold a copy of them.
+    @jax.jit
+    def of_windows(params: chex.ArrayTree, adapters: chex.ArrayTree, tokens: np.ndarray) -> jax.Array:
+        return mean_loss(shape, params, adapters, tokens)
+
+    def perplexity(adapters: chex.ArrayTree, tokens: np.ndarray) -> float:
+        parts = [tokens[i : i + _CHUNK] for i in range(0, len(tokens), _CHUNK)]
+        losses = [float(of_windows(params, adapters, part)) for part in parts]
+        return float(np.exp(np.average(losses, weights=[len(part) for part in parts])))
+
+    def evaluate(adapters: chex.ArrayTree) -> dict[str, float]:
+        return {who: -perplexity(adapters, tokens) for who, tokens in scored.items()}
+
+    def batches(seed: int) -> Iterator[np.ndarray]:
+        return (new.train[at] for at in shuffled(np.arange(len(new.train)), sizes.batch, seed))
+
+    adapters = fresh_adapters(shape, sizes.rank, jax.random.key(0))
+    return compare.Task(adapters, loss, batches, evaluate, name=name)
+
+
+def mean_loss(shape: Shape, params: chex.ArrayTree, adapters: chex.ArrayTree, tokens: Any) -> jax.Array:
+    """The mean cross-entropy of the next token in nats, for windows [n, length + 1]."""
+    outputs = logits(shape, params, adapters, tokens[:, :-1])
+    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, tokens[:, 1:]))
+
+
+def spread(windows: np.ndarray, count: int) -> np.ndarray:
+    """At most so many windows, at even distances."""
+    if len(windows) <= count:
+        return windows
+    return windows[np.round(np.linspace(0, len(windows) - 1, count)).astype(int)]

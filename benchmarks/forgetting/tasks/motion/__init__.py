@@ -1,0 +1,1 @@
+"""Where people, cyclists and cars go next: real trajectories, and one kind learnt after another."""

@@ -1,0 +1,160 @@
+"""Whole fine-tunings: the methods' schedules and parts, how rates are picked, and the tables."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from benchmarks.forgetting.experiments.whole_budget import arms
+from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Plan, measure
+from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
+from profit_optax import compare, orthogonalize
+from profit_optax.compare import Setting
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(64, 3))
+PARAMS = {"backbone": jnp.ones(3), "head": jnp.array(0.5)}
+
+
+def loss(params, batch):
+    x, y = batch
+    return jnp.mean((x @ params["backbone"] + params["head"] - y) ** 2)
+
+
+def make_task(slope=2.0, scored=None):
+    old, new = ((X, X @ np.full(3, each)) for each in (1.0, slope))
+
+    def evaluate(params):
+        if scored is not None:
+            scored.append(params)
+        return {"old": -float(loss(params, old)), "new": -float(loss(params, new))}
+
+    return compare.Task(PARAMS, loss, new, evaluate, head={"backbone": False, "head": True}, batch_size=8)
+
+
+def ends(method, task, steps, rate=0.05):
+    """The parameters after a whole run, taken step by step."""
+    tx = optax.with_extra_args_support(method.optimizer(Setting(rate, steps, task)))
+    params, state, every = task.params, tx.init(task.params), []
+    batches = [(X[i : i + 8], X[i : i + 8] @ np.full(3, 2.0)) for i in range(0, 64, 8)]
+    stream = itertools.cycle(batches)
+    for _ in range(steps):
+        first, *others = itertools.islice(stream, method.gradients)
+        grads, extra = jax.grad(loss)(params, first), {}
+        if method.closure:
+            stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *others)
+            extra = {"value_and_grad_fn": jax.value_and_grad(loss), "batches": stacked}
+        updates, state = tx.update(grads, state, params, **extra)
+        params = optax.apply_updates(params, updates)
+        every.append(updates)
+    return params, every
+
+
+def test_rates_fall_to_nothing_at_the_end_of_the_run():
+    setting = Setting(0.1, 20, make_task())
+    schedule = arms.cosine(setting)
+    assert [float(schedule(step)) for step in (0, 10, 20)] == pytest.approx([0.1, 0.05, 0], abs=1e-8)
+
+
+def test_profit_is_adamw_on_the_last_batch_in_its_warm_up_and_projects_afterwards():
+    task, steps = make_task(), 20
+    method = arms.profit(1, 10.0)
+    tx = method.optimizer(Setting(0.05, steps, task))
+    main = optax.adamw(arms.cosine(Setting(0.05, steps, task)))
+    params, state, main_state = PARAMS, tx.init(PARAMS), main.init(PARAMS)
+    batches = [(X[i : i + 8], X[i : i + 8] @ np.full(3, 2.0)) for i in (0, 8)]
+    stacked = jax.tree.map(lambda x: jnp.asarray(x)[None], batches[1])
+    for step in range(5):
+        grads = jax.grad(loss)(params, batches[0])
+        updates, state = tx.update(grads, state, params, value_and_grad_fn=jax.value_and_grad(loss), batches=stacked)
+        if step < 2:  # a tenth of 20
+            grads = jax.grad(loss)(params, batches[1])
+        else:
+            rate = 0.05 / 10 * 0.5 * (1 + np.cos(np.pi * step / steps))
+            delta = optax.tree.scale(-rate, grads)
+            second = jax.grad(loss)(optax.apply_updates(params, delta), batches[1])
+            grads, _ = orthogonalize(second, delta)
+        expected, main_state = main.update(grads, main_state, params)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-7), updates, expected)
+        params = optax.apply_updates(params, updates)
+
+
+def test_the_one_line_is_adamw_in_its_warm_up_and_something_else_afterwards():
+    task = make_task()
+    (_, line), (_, plain) = (ends(method, task, 20) for method in (arms.one_line(), arms.adamw()))
+    jax.tree.map(np.testing.assert_array_equal, line[:2], plain[:2])
+    assert not np.allclose(line[3]["backbone"], plain[3]["backbone"], rtol=1e-3)
+
+
+def test_head_only_moves_nothing_but_the_head():
+    params, _ = ends(arms.head_only(), make_task(), 10)
+    np.testing.assert_array_equal(params["backbone"], PARAMS["backbone"])
+    assert params["head"] != PARAMS["head"]
+
+
+@pytest.mark.parametrize("fresh", [True, False])
+def test_the_pull_is_to_the_start_and_leaves_a_fresh_head_alone(fresh):
+    tx = arms.l2_sp(fresh).optimizer(Setting(0.1, 10, make_task()))
+    state, zeros = tx.init(PARAMS), jax.tree.map(jnp.zeros_like, PARAMS)
+    moved = jax.tree.map(lambda p: p + 1, PARAMS)
+    updates, _ = tx.update(zeros, state, moved)
+    assert np.all(np.asarray(updates["backbone"]) < -0.05)
+    assert (float(updates["head"]) < -0.05) is not fresh
+
+
+def plan(**changes):
+    profit, baseline = arms.profit(1, 10.0), arms.adamw()
+    methods = [baseline, profit, arms.sgd(), arms.halfway()]
+    made = Plan(methods, [baseline], profit, (1e-4, 1e-2, 1e-1), gradients=40, seeds=(0, 1), evaluations=4)
+    return made._replace(**changes)
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory):
+    return measure(make_task(1.5), make_task(), plan(), tmp_path_factory.mktemp("out"))
+
+
+def test_each_method_is_reported_at_the_rate_that_was_best_in_tuning(outcome):
+    for curve in outcome.whole.curves:
+        if curve.along == "steps":
+            finals = outcome.tried[curve.method]
+            assert curve.rate == max(finals, key=finals.get)
+            assert len(finals) == 3
+    rates = {curve.method: curve.rate for curve in outcome.whole.curves}
+    assert rates["WiSE-FT 0.5 of AdamW"] == rates["AdamW"]
+    assert TUNING_SEED not in outcome.whole.about["seeds"]
+
+
+def test_the_smaller_budget_has_as_many_steps_as_profit(outcome):
+    steps = {curve.method: curve.positions[-1] for curve in outcome.whole.curves}
+    assert steps["PROFIT"] == 20
+    (fewer,) = outcome.fewer.curves
+    assert (fewer.method, fewer.positions[-1], fewer.gradients[-1]) == ("AdamW", 20, 20)
+
+
+def test_what_is_done_is_not_done_again_and_more_seeds_are_added(tmp_path):
+    scored = []
+    first = measure(make_task(1.5), make_task(scored=scored), plan(), tmp_path)
+    count = len(scored)
+    again = measure(make_task(1.5), make_task(scored=scored), plan(), tmp_path)
+    assert len(scored) == count
+    assert again.tried == first.tried
+    more = measure(make_task(1.5), make_task(scored=scored), plan(seeds=(0, 1, 2)), tmp_path)
+    assert len(scored) > count
+    np.testing.assert_array_equal(more.whole.curves[0].new[:2], first.whole.curves[0].new)
+
+
+def test_tables_have_ends_paired_differences_and_the_papers_figures(outcome):
+    scores = (Score("new error", "new", scale=-1, places=3),)
+    text = tables(outcome, plan(), scores, {"PROFIT": "as published"})
+    adamw, profit = (next(c for c in outcome.whole.curves if c.method == name) for name in ("AdamW", "PROFIT"))
+    ends, gaps = -profit.new[:, -1], adamw.new[:, -1] - profit.new[:, -1]
+    spread = 12.706 / 2  # Student's t for two seeds, over the root of 2, times half of their distance times that root
+    line = next(line for line in text.splitlines() if line.startswith("| PROFIT |"))
+    assert f"| {ends.mean():.3f} ± {spread * abs(ends[0] - ends[1]):.3f} |" in line
+    assert f"| {gaps.mean():+.3f} ± {spread * abs(gaps[0] - gaps[1]):.3f} |" in line
+    assert line.endswith("| as published |")
+    assert f"new error {-outcome.whole.about['start']['new']:.3f}" in text
