@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import typer
 
-from benchmarks.forgetting.experiments import brake, demo, frontier, language, motion, vision
+from benchmarks.forgetting.experiments import demo, frontier, language, motion, vision
 from benchmarks.forgetting.experiments.cifar import command as cifar
 from benchmarks.forgetting.experiments.map import command as map_
 from benchmarks.forgetting.experiments.toy import command as toy
@@ -17,7 +17,6 @@ EXPERIMENTS: dict[str, Callable[..., None]] = {
     "toy": toy.main,
     "warmup": warmup.main,
     "cifar": cifar.main,
-    "brake": brake.main,
     "vision": vision.main,
     "motion": motion.main,
     "language": language.main,

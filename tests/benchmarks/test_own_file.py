@@ -128,4 +128,4 @@ PRETRAINED = ["vision", "motion", "language"]
 
 
 def test_every_experiment_is_named():
-    assert list(EXPERIMENTS) == ["demo", "frontier", "map", "toy", "warmup", "cifar", "brake", *PRETRAINED]
+    assert list(EXPERIMENTS) == ["demo", "frontier", "map", "toy", "warmup", "cifar", *PRETRAINED]

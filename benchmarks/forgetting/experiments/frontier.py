@@ -94,7 +94,6 @@ def _groups(methods: str | None) -> dict[str, list[Method]]:
         return groups
     # Only where they are asked for: there are many.
     groups["one line"] = catalogue.one_lines()
-    groups["variants"] = catalogue.variants()
     known = [method for group in groups.values() for method in group]
     found = methods_named(methods, known, BASELINE)
     groups["your own"] = [method for method in found if method not in known]

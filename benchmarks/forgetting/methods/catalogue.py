@@ -13,7 +13,6 @@ from benchmarks.forgetting.methods.lwf import lwf
 from benchmarks.forgetting.methods.one_line import DECAYS, one_line, one_line_at, one_line_of_moment, pulled
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.methods.profit_transparent import profit_transparent
-from benchmarks.forgetting.methods.profit_variants import braked, braked_by_leaf, by_leaf
 from benchmarks.forgetting.methods.sam import sam
 from benchmarks.forgetting.methods.schedule_free import schedule_free
 from benchmarks.forgetting.methods.sgd import sgd
@@ -37,12 +36,7 @@ def ours() -> list[Method]:
 
 def everything() -> list[Method]:
     """All of these."""
-    return [*optimizers(), *regularised(), *ours(), *one_lines(), *variants()]
-
-
-def variants() -> list[Method]:
-    """PROFIT with a brake, and with a projection for each leaf."""
-    return [braked(), by_leaf(), braked_by_leaf()]
+    return [*optimizers(), *regularised(), *ours(), *one_lines()]
 
 
 def one_lines() -> list[Method]:
