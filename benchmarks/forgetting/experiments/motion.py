@@ -1,5 +1,6 @@
 """A forecaster of one kind of agent that is fine-tuned on another (beside the paper's Table 5)."""
 
+import dataclasses
 import shlex
 import sys
 from collections.abc import Mapping
@@ -19,6 +20,7 @@ from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks.arrays import ArraysError
+from benchmarks.forgetting.tasks.motion.network import ENCODER
 from benchmarks.forgetting.tasks.motion.task import Recipe, constant_velocity, init_params, motion, train_old
 from benchmarks.forgetting.tasks.motion.windows import Split, load
 from profit_optax.compare import CompareError
@@ -103,18 +105,26 @@ def main(
 def plan_for(size: Size) -> Plan:
     """What is run in a direction."""
     profit, baseline, one_line = arms.profit(N_REF, RATIO), arms.adamw(), arms.one_line()
+    decoder = [arms.on_part(baseline, after_encoder), arms.profit(N_REF, RATIO, part=after_encoder)]
     methods = [
         baseline,
         arms.adamw_more(profit.gradients),
         profit,
         one_line,
         arms.sgd(),
+        arms.lookahead(),
         arms.l2_sp(),
         arms.halfway(),
         arms.head_only(),
+        *(dataclasses.replace(method, name=f"{method.name}, encoder frozen") for method in decoder),
     ]
     seeds = tuple(range(size.seeds))
     return Plan(methods, [baseline, one_line], profit, size.rates, size.gradients, seeds, EVALUATIONS)
+
+
+def after_encoder(params: chex.ArrayTree) -> dict[str, bool]:
+    """Which parameters are not the encoder's."""
+    return {name: name not in ENCODER for name in params}
 
 
 def page(outcomes: Mapping[str, tuple[Outcome, Plan]], windows: Mapping[str, Split], size: Size) -> str:
