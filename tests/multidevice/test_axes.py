@@ -67,6 +67,12 @@ FORMS = {
     "subtract": lambda: profit(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, displacement="subtract"),
     "warm-up": lambda: profit(optax.adam(0.1), optax.sgd(0.01), 2, warmup_steps=1),
     "transparent": lambda: profit_transparent(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, warmup_steps=1),
+    "reset": lambda: profit(
+        optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, warmup_steps=1, reset_reference_state=True
+    ),
+    "transparent, reset": lambda: profit_transparent(
+        optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, reset_reference_state=True
+    ),
     "one line": lambda: optax.chain(orthogonalize_to_previous(), optax.adam(0.1)),
     "average": lambda: optax.chain(orthogonalize_to_previous(0.5), optax.adam(0.1)),
 }
