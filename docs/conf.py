@@ -47,6 +47,7 @@ napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"profit_optax {release}"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "to_start.html"}
