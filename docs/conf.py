@@ -33,7 +33,7 @@ include_patterns = [
 exclude_patterns = [".*", "out", "build", "dist", "profit_optax", "tests", "examples", "**/__pycache__"]
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "tasklist"]
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
@@ -43,6 +43,7 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 
 html_theme = "furo"
@@ -52,6 +53,7 @@ html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "to_start.html"}
 html_copy_source = False
+html_domain_indices = False
 html_show_sourcelink = False
 templates_path = ["_templates"]
 
@@ -77,16 +79,8 @@ def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
-def draw_pictures(app: Sphinx) -> None:
-    """The plots of the committed results, drawn before pages ask for them."""
-    from docs.pictures import draw
-
-    draw(HERE / "_pictures")
-
-
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
-    app.connect("builder-inited", draw_pictures)
     # Before napoleon, which makes sections of the lines.
     app.connect("autodoc-process-docstring", link_references, priority=400)
     app.connect("autodoc-skip-member", skip_fields)

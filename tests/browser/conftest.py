@@ -20,7 +20,10 @@ if not SITE.is_dir():
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
-    def log_message(self, format, *args):
+    def log_request(self, *args):
+        pass
+
+    def log_error(self, *args):
         pass
 
 
