@@ -11,8 +11,8 @@ SPHINX := --fail-on-warning --keep-going --quiet --conf-dir docs
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo dist dist-test docs format frontier gpu growth kills lint map motion mutations \
-	properties rounding scale soak targets targets-test test toy vision warmup
+.PHONY: help bench cifar clean demo dist dist-test docs docs-browser format frontier gpu growth kills lint map motion \
+	mutations properties rounding scale soak targets targets-test test toy vision warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -32,6 +32,7 @@ help:
 	@echo "make motion  trajectories of one kind of agent, then another: make motion ARGS='--data FILE' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make docs    the site, in out/site; a warning is an error"
+	@echo "make docs-browser  open every page of it in a browser that is here, and leave pictures in out/screenshots"
 	@echo "make dist    sdist and wheel, in dist"
 	@echo "make dist-test  the suite against the installed wheel, from another folder"
 	@echo "make properties  properties of random trees and optimizers, thousands of each (SEED=...)"
@@ -98,6 +99,10 @@ test: lint
 
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx $(SPHINX) . out/site
+
+docs-browser: docs $(VENV)/.dev
+	rm -rf out/screenshots
+	PROFIT_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
 dist: $(VENV)/.dev
 	rm -rf dist

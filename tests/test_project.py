@@ -76,6 +76,5 @@ def test_links_to_files_of_the_repository_hold(path):
     text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     for target in re.findall(r"\]\(([^)\s]+)\)|\{download\}`[^`<]*<([^>]+)>`", text):
         file = "".join(target).partition("#")[0]
-        # Drawn when the site is built.
-        if file and not file.startswith(("http", "_pictures/")):
+        if file and not file.startswith("http"):
             assert (path.parent / file).exists(), file
