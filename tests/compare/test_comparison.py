@@ -1,5 +1,6 @@
 """Whole comparisons: paired batches, levels of the baseline's, killed and changed ones, models of every kind."""
 
+import gc
 import itertools
 import json
 import subprocess
@@ -151,9 +152,13 @@ def test_what_a_method_cannot_take_is_said_before_any_other_trains(task, method,
 
 def test_methods_that_wait_hold_no_arrays(monkeypatch):
     held = []
-    monkeypatch.setattr(
-        "profit_optax.compare.comparison.scored", lambda *rest: held.append(len(jax.live_arrays())) or evaluate(rest[1])
-    )
+
+    def scored(task, params, *rest):
+        gc.collect()  # What earlier comparisons left in cycles.
+        held.append(len(jax.live_arrays()))
+        return evaluate(params)
+
+    monkeypatch.setattr("profit_optax.compare.comparison.scored", scored)
     monkeypatch.setattr("profit_optax.compare.comparison.train", None)
     task = lines()
     for methods in (["adamw"], ["adamw", "profit", "one_line", "sgd", "l2_sp", "ema"]):
