@@ -47,7 +47,7 @@ class Size(NamedTuple):
 
 
 # The paper fine-tunes at 1/100 of the old model's rate, the first of these.
-FULL = Size(Recipe(), (1e-5, 1e-4, 1e-3), seeds=3, gradients=1000)
+FULL = Size(Recipe(), (1e-5, 1e-4, 3e-4, 1e-3, 3e-3), seeds=5, gradients=1000)
 QUICK = Size(Recipe(steps=20, batch=8, width=8), (1e-3,), seeds=2, gradients=40)
 
 
