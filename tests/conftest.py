@@ -74,3 +74,15 @@ def count_traces():
         return counted
 
     return wrap
+
+
+@pytest.fixture
+def compilations():
+    """The programs that were compiled since the fixture was made."""
+    counted = []
+    listener = lambda name, *_, **__: counted.append(name) if "backend_compile" in name else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield counted
+    # Before 0.8.1 JAX cannot: there the list grows on, and is nobody's.
+    if hasattr(jax.monitoring, "unregister_event_duration_listener"):
+        jax.monitoring.unregister_event_duration_listener(listener)

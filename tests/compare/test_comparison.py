@@ -19,6 +19,7 @@ from profit_optax.compare import METHODS, CompareError, Method, compare, from_op
 from profit_optax.compare.comparison import Comparison
 from tests.compare.lines import DATA, evaluate, lines, loader, loss
 from tests.compare.test_methods import FULL
+from tests.integrations.pure import as_pure
 
 SIZE = {"rates": [0.05], "gradients": 40, "seeds": 2, "evaluations": 6}
 
@@ -287,7 +288,7 @@ def linen():
 
 def nnx_pure():
     graphdef, params = nnx.split(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
-    return nnx.as_pure(params), lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
+    return as_pure(params), lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
 
 
 def nnx_state():

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from profit_optax import orthogonalize, orthogonalize_to_previous, profit, profit_transparent
+from tests.multidevice.meshes import set_mesh
 
 GRADIENTS = jnp.array([[-3.0, 1.0], [5.0, 1.0]])
 DISPLACEMENTS = jnp.array([[2.0, 0.0], [2.0, 0.0]])
@@ -103,7 +104,7 @@ def test_a_state_that_is_sharded_beside_replicated_parameters_on_an_explicit_mes
         return params, jax.tree.map(lambda x: jax.typeof(x).sharding.spec, state) == held
 
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         sharded = lambda x: P("d") if x.ndim and x.shape[0] % 8 == 0 else P()  # noqa: E731
         found, kept = run(
             lambda x: jax.device_put(x, NamedSharding(mesh, P())),
