@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from benchmarks.forgetting.experiments.cifar import command, measure, report, setups
 from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, arms
 from benchmarks.forgetting.experiments.cifar.measure import Outcome
-from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.methods.optimizers import adamw
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tasks import Scores, Task
 from benchmarks.forgetting.tasks.cifar import archives
@@ -140,7 +140,7 @@ def quadratic_task(seeds):
         batch=lambda data, indices, key: data[indices],
         loss=lambda params, batch: ((params["head"] - 1) ** 2).sum() + (params["backbone"] ** 2).sum(),
         evaluate=lambda params, data, held_out: Scores(params["backbone"][0], params["head"][0]),
-        is_head=lambda path: path[0].key == "head",
+        head={"backbone": False, "head": True},
         fresh_head=True,
     )
 
@@ -155,7 +155,7 @@ def test_every_arm_can_be_set_to_what_it_is_tuned_over_as_often_as_any_other():
     for arm in catalogue:
         settings = arm.method.settings()
         assert len(settings) == (1 if arm.like else 3)
-        setting = {**by_key[arm.like or arm.key].method.settings()[0], **settings[0]}
+        setting = {**(arm.like or arm).method.settings()[0], **settings[0]}
         arm.method.optimizer({**setting, "task": task}).init(params)
     keys = (
         "adamw",
@@ -180,10 +180,10 @@ def test_an_arm_is_run_at_the_best_of_its_rates_and_an_ablation_at_its_models():
     setup = TOY._replace(steps=10, tune_gradients=10, level=0.5)
     tuning, task = quadratic_task([100]), quadratic_task([0, 1])
     first = Arm("first", "n_ref", adamw(2)._replace(grid=(("rate", (1e-3, 0.2)), ("ratio", (10.0,)))))
-    second = Arm("second", "n_ref", adamw()._replace(grid=(("ratio", (100.0,)),)), like="first")
+    second = Arm("second", "n_ref", adamw()._replace(grid=(("ratio", (100.0,)),)), like=first)
     told = []
-    run = functools.partial(measure.measure, tuning, task, (first, second), setup=setup)
-    outcomes = list(run(["first", "second"], on_progress=lambda name, taken: told.append(taken)))
+    run = functools.partial(measure.measure, tuning, task, setup=setup)
+    outcomes = list(run(arms=[first, second], on_progress=lambda name, taken: told.append(taken)))
     # Only the higher rate gets the head half of the way to one in so few steps.
     assert [outcome.run.setting for outcome in outcomes] == [
         {"rate": 0.2, "ratio": 10.0},
@@ -195,10 +195,10 @@ def test_an_arm_is_run_at_the_best_of_its_rates_and_an_ablation_at_its_models():
     assert {tried.steps[-1] for tried in outcomes[0].tried} == {5}
     assert {outcome.run.steps[-1] for outcome in outcomes} == {10}
     assert {outcome.run.old.shape for outcome in outcomes} == {(2, 3)}
-    assert sum(told) == measure.gradients((first, second), ["first", "second"], setup, seeds=2) == 20 + 40 + 20
-    (alone,) = run(["second"])
+    assert sum(told) == measure.gradients([first, second], setup, seeds=2) == 20 + 40 + 20
+    (alone,) = run(arms=[second])
     assert alone.run.setting == outcomes[1].run.setting
-    assert measure.gradients((first, second), ["second"], setup, seeds=2) == 20 + 20
+    assert measure.gradients([second], setup, seeds=2) == 20 + 20
 
 
 def run_of(method, rate, old, new):
@@ -206,26 +206,6 @@ def run_of(method, rate, old, new):
     old, new = np.array([old, old], float), np.array([new, new], float)
     old[1] += 0.01
     return Run(method, {"rate": rate}, 1, np.array([0, 10]), old, new, {}, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("olds", "best"),
-    [
-        # Both reach 50 %, and the second keeps more there.
-        (([0.9, 0.5], [0.0, 0.6]), 0.2),
-        # The second keeps more, and is not there.
-        (([0.9, 0.8], [0.0, 0.4]), 0.1),
-    ],
-)
-def test_the_best_run_keeps_most_where_it_reaches_the_level(olds, best):
-    old, new = olds
-    runs = [run_of("a", 0.1, [0.9, 0.2], [0.0, 0.6]), run_of("a", 0.2, old, new)]
-    assert measure.best(runs, 0.5).rate == best
-
-
-def test_where_no_run_reaches_the_level_the_nearest_is_the_best():
-    runs = [run_of("a", rate, [0.9, old], [0.0, new]) for rate, old, new in ((0.1, 0.8, 0.3), (0.2, 0.4, 0.4))]
-    assert measure.best(runs, 0.5).rate == 0.2
 
 
 def outcomes():

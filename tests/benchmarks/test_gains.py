@@ -10,11 +10,9 @@ from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from benchmarks.forgetting.experiments.map import command
-from benchmarks.forgetting.experiments.map.digits import DIGITS, MAINS
 from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import Gain, early_cosine, gain, level, predictions
-from benchmarks.forgetting.experiments.map.points import points
-from benchmarks.forgetting.experiments.map.toy import TOY
+from benchmarks.forgetting.experiments.map.places import DIGITS, MAINS, TOY
 from benchmarks.forgetting.runner import Run
 from profit_optax.compare.statistics import Interval
 from tests.benchmarks.test_demo import words
@@ -26,9 +24,9 @@ CENTRE = DIGITS.centre
 def test_each_factor_is_varied_alone_from_the_same_centre(mapped):
     assert set(mapped.factors) == set(mapped.centre._fields)
     for name, factor in mapped.factors.items():
-        for point, value in zip(points(mapped, name), factor.values, strict=True):
+        for point, value in zip(mapped.points(name), factor.values, strict=True):
             assert point == mapped.centre._replace(**{name: value})
-        assert mapped.centre in points(mapped, name)
+        assert mapped.centre in mapped.points(name)
 
 
 @pytest.mark.parametrize("mapped", [DIGITS, TOY])

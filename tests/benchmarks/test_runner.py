@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.forgetting import runner
 from benchmarks.forgetting.methods import Method, plain_step
-from benchmarks.forgetting.methods.adamw import adamw, alone
+from benchmarks.forgetting.methods.optimizers import adamw, alone
 from benchmarks.forgetting.methods.profit import profit
 from benchmarks.forgetting.runner import Trial, at_rates, batch_order, evenly, geometrically, run_all
 from benchmarks.forgetting.tasks import Scores, Task
@@ -236,8 +236,8 @@ def test_seeds_trained_one_after_the_other_take_the_same_courses():
 @pytest.mark.parametrize("together", [True, False])
 def test_programs_are_compiled_once_for_all_seeds_and_settings(monkeypatch, together):
     compiled = []
-    compile_of = runner._advance
-    monkeypatch.setattr(runner, "_advance", lambda *args: compiled.append(args[1].name) or compile_of(*args))
+    compile_of = runner._program
+    monkeypatch.setattr(runner, "_program", lambda *args: compiled.append(args[1].name) or compile_of(*args))
     run_arms(linear_task(together=together), adamw(), profit(), ratio=2.0)
     assert compiled == ["AdamW", "PROFIT"]
 

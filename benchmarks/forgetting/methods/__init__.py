@@ -45,12 +45,6 @@ def cosine(state: optax.OptState) -> dict[str, jax.Array]:
     return {} if found is None else {"cosine": found}
 
 
-def start(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> chex.ArrayTree:
-    """For methods that keep the weights that fine-tuning starts from."""
-    del task, data, train
-    return params
-
-
 class Method(NamedTuple):
     """One way to fine-tune, at any setting.
 

@@ -5,15 +5,9 @@ from typing import NamedTuple
 
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adam_spd import adam_spd
-from benchmarks.forgetting.methods.adamw import adamw
-from benchmarks.forgetting.methods.adan import adan
-from benchmarks.forgetting.methods.head_only import lp_ft
-from benchmarks.forgetting.methods.l2_sp import l2_sp
-from benchmarks.forgetting.methods.lookahead import lookahead
-from benchmarks.forgetting.methods.one_line import one_line
-from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.sgd import sgd
-from benchmarks.forgetting.methods.wise_ft import wise_ft
+from benchmarks.forgetting.methods.optimizers import adamw, adan, lookahead, sgd
+from benchmarks.forgetting.methods.profit import one_line, profit
+from benchmarks.forgetting.methods.regularised import l2_sp, lp_ft, wise_ft
 
 BASELINE = "adamw"
 RATIO = 10.0
@@ -34,7 +28,7 @@ class Arm(NamedTuple):
     key: str
     table: str
     method: Method
-    like: str | None = None
+    like: "Arm | None" = None
 
 
 def arms(rates: Sequence[float], steps: int) -> list[Arm]:
@@ -49,12 +43,14 @@ def arms(rates: Sequence[float], steps: int) -> list[Arm]:
         grid = (("rate", tuple(times * rate for rate in rates)), *((other, (x,)) for other, x in others.items()))
         return Arm(key, table, method._replace(name=name, grid=grid))
 
+    ours = tuned("profit", "optimizers", profit(), "PROFIT", ratio=RATIO)
+
     def ablation(key: str, table: str, method: Method, name: str, ratio: float) -> Arm:
-        return Arm(key, table, method._replace(name=name, grid=(("ratio", (ratio,)),)), like="profit")
+        return Arm(key, table, method._replace(name=name, grid=(("ratio", (ratio,)),)), like=ours)
 
     return [
         tuned("adamw", "optimizers", adamw(), "AdamW"),
-        tuned("profit", "optimizers", profit(), "PROFIT", ratio=RATIO),
+        ours,
         tuned("adamw2", "optimizers", adamw(2), "AdamW x2"),
         tuned("one_line", "optimizers", one_line(), "PROFIT one line", decay=0.0),
         tuned("sgd", "optimizers", sgd(), "SGD", times=SGD_RATES),
@@ -62,9 +58,7 @@ def arms(rates: Sequence[float], steps: int) -> list[Arm]:
         tuned("adan", "optimizers", adan(), "Adan"),
         ablation("n_ref2", "n_ref", profit(2), "PROFIT, n_ref 2", RATIO),
         ablation("n_ref5", "n_ref", profit(5), "PROFIT, n_ref 5", RATIO),
-        ablation("ratio100", "ratio", profit(), "PROFIT, ratio 100", 100.0),
-        ablation("ratio1000", "ratio", profit(), "PROFIT, ratio 1000", 1000.0),
-        ablation("ratio10000", "ratio", profit(), "PROFIT, ratio 10000", 10000.0),
+        *(ablation(f"ratio{x}", "ratio", profit(), f"PROFIT, ratio {x}", float(x)) for x in (100, 1000, 10000)),
         tuned("l2_sp", "regularized", l2_sp(), "L2-SP", strength=1e-2),
         tuned("wise_ft", "regularized", wise_ft(), "WiSE-FT", alpha=0.7),
         tuned("adam_spd", "regularized", adam_spd(), "AdamSPD", strength=1.0),

@@ -136,7 +136,7 @@ def _tuning(outcomes: Sequence[Outcome], setup: Setup) -> str:
 def _setting(outcome: Outcome, level: float) -> str:
     setting = ", ".join(f"{name} {short_rate(value)}" for name, value in outcome.run.setting.items())
     if outcome.arm.like:
-        return f"{setting} (as {outcome.arm.like})"
+        return f"{setting} (as {outcome.arm.like.key})"
     tried = ", ".join(short_rate(run.rate) for run in outcome.tried)
     reached = sum(bool(np.max(run.new) >= level) for run in outcome.tried)
     return f"{setting} (out of {tried}; {reached} reached the level)" if tried else f"{setting} (given)"

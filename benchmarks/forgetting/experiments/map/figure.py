@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.forgetting.experiments.map.gain import EARLY, Gain, Prediction
-from benchmarks.forgetting.experiments.map.points import Map, Unit
+from benchmarks.forgetting.experiments.map.places import Map, Unit
 from benchmarks.forgetting.report import save
 from profit_optax.compare.formats import short_rate
 
@@ -61,12 +61,8 @@ def _draw_factor(axis: Axes, mapped: Map, gains: Sequence[Gain], factor: str) ->
             tick.set(rotation=30, ha="right", rotation_mode="anchor")
     axis.set_xticks([], minor=True)
     axis.set_xlabel(label)
-    axis.set_ylabel(_gain_label(mapped.unit))
+    axis.set_ylabel(f"gain ({mapped.unit.gain})")
     axis.grid(alpha=0.25)
-
-
-def _gain_label(unit: Unit) -> str:
-    return f"gain ({unit.gain})"
 
 
 def _by_rate(gains: Sequence[Gain]) -> list[list[Gain]]:
@@ -117,7 +113,7 @@ def _draw_prediction(axis: Axes, unit: Unit, gains: Sequence[Gain], found: Seque
     correlations = [f"{each.form} {each.rank_correlation:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in found]
     axis.set_title("\n".join(["rank correlation", *correlations]) if found else "", fontsize="small")
     axis.set_xlabel(f"mean cosine over the first {EARLY} steps")
-    axis.set_ylabel(_gain_label(unit))
+    axis.set_ylabel(f"gain ({unit.gain})")
     axis.grid(alpha=0.25)
 
 

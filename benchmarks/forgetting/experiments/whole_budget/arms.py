@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.forgetting.tasks import in_head
 from profit_optax import compare, orthogonalize_to_previous
 from profit_optax import profit as profit_closure
 from profit_optax.compare import Method, Setting
@@ -76,7 +77,7 @@ def l2_sp(fresh_head: bool = False) -> Method:
     def optimizer(setting: Setting) -> Any:
         pull = compare.pull_to_start(PULL)
         if fresh_head:
-            pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, in_head(setting, params)))
+            pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, _in_head(setting, params)))
         return optax.chain(pull, optax.adamw(cosine(setting)))
 
     return Method(f"L2-SP {PULL:g}", optimizer, needs=("head",) if fresh_head else ())
@@ -86,7 +87,7 @@ def head_only() -> Method:
     """AdamW on the last layer; nothing else moves. It needs `Task.head`."""
 
     def optimizer(setting: Setting) -> Any:
-        labels = lambda params: jax.tree.map(lambda inside: "head" if inside else "rest", in_head(setting, params))  # noqa: E731
+        labels = lambda params: jax.tree.map(lambda inside: "head" if inside else "rest", _in_head(setting, params))  # noqa: E731
         return optax.partition({"head": optax.adamw(cosine(setting)), "rest": optax.set_to_zero()}, labels)
 
     return Method("head only", optimizer, needs=("head",))
@@ -102,8 +103,5 @@ def cosine(setting: Setting) -> optax.Schedule:
     return optax.cosine_decay_schedule(setting.rate, setting.steps)
 
 
-def in_head(setting: Setting, params: chex.ArrayTree) -> Any:
-    """Whether each leaf is the last layer's, as a tree like `params`."""
-    head = setting.task.head
-    prefix = head(params) if callable(head) else head
-    return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
+def _in_head(setting: Setting, params: chex.ArrayTree) -> Any:
+    return in_head(setting.task.head, params)
