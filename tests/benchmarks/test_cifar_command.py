@@ -6,13 +6,10 @@ import json
 import jax
 import numpy as np
 import pytest
-import typer
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
-from typer.testing import CliRunner
 
-from benchmarks.forgetting.experiments.cifar import command, measure, report, setups
-from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, arms
-from benchmarks.forgetting.experiments.cifar.measure import Outcome
+from benchmarks.forgetting.experiments.cifar import command, report, setups
+from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, Outcome, arms, gradients, measure
 from benchmarks.forgetting.methods.optimizers import adamw
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tasks import Scores, Task
@@ -20,6 +17,7 @@ from benchmarks.forgetting.tasks.cifar import archives
 from benchmarks.forgetting.tasks.cifar.base import Base, Recipe
 from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_archives import write_cifar10, write_cifar100
+from tests.benchmarks.commands import invoke
 
 TOY = setups.Setup(
     base=Recipe("toy", epochs=1, rate=1e-2, batch=8),
@@ -45,12 +43,6 @@ lion = from_optimizer("Lion", lambda rate: optax.lion(rate / 10))
 """
 
 
-def invoke(*args):
-    app = typer.Typer()
-    app.command()(command.main)
-    return CliRunner().invoke(app, list(map(str, args)))
-
-
 @pytest.fixture
 def compilation_cache():
     """What the command says about compiled programs is not for the tests after it."""
@@ -74,7 +66,7 @@ def test_the_command_trains_tunes_and_writes_tables_and_goes_on_where_it_was(toy
     (tmp_path / "own.py").write_text(OWN)
     own = f"adamw,{tmp_path / 'own.py'}:lion"
     options = "--seeds", 2, "--arm", "n_ref2", "--methods", own, "--rate", 1e-3
-    first = invoke(*toy, *options)
+    first = invoke("cifar", *toy, *options)
     assert first.exit_code == 0, first.output
     page = (tmp_path / "out" / "cifar.md").read_text(encoding="utf-8")
     assert page.startswith("# CIFAR-10 → CIFAR-100, toy: not converged\n")
@@ -87,13 +79,13 @@ def test_the_command_trains_tunes_and_writes_tables_and_goes_on_where_it_was(toy
     assert [run["steps"] for run in runs] == [[0, 2, 4]] * 3
     assert page.index("## Your own") < page.index("| Lion |")
     assert np.shape(runs[0]["old"]) == (2, 3)
-    again = invoke(*toy, *options)
+    again = invoke("cifar", *toy, *options)
     assert again.exit_code == 0, again.output
     assert json.loads((tmp_path / "out" / "cifar.json").read_text())["outcomes"] == content["outcomes"]
 
 
 def test_a_quick_run_says_that_it_measures_nothing(toy, tmp_path):
-    result = invoke(*toy, "--quick", "--methods", "adamw,profit")
+    result = invoke("cifar", *toy, "--quick", "--methods", "adamw,profit")
     assert result.exit_code == 0, result.output
     assert "Its numbers mean nothing" in result.stdout
     content = json.loads((tmp_path / "out" / "cifar.json").read_text())
@@ -101,17 +93,19 @@ def test_a_quick_run_says_that_it_measures_nothing(toy, tmp_path):
 
 
 def test_base_only_trains_the_old_model_alone(toy, tmp_path):
-    result = invoke(*toy, "--base-only")
+    result = invoke("cifar", *toy, "--base-only")
     assert result.exit_code == 0, result.output
     assert "of CIFAR-10's test images after 1 epochs; held-out loss not flat; not converged." in result.output
     assert not (tmp_path / "out" / "cifar.md").exists()
 
 
 def test_wrong_arguments_end_the_command_with_a_reason(toy, tmp_path):
-    assert "'vgg' is none of small" in invoke("--data", tmp_path, "--network", "vgg", "--output", tmp_path).output
-    result = invoke("--data", tmp_path, "--output", tmp_path / "out")
+    assert (
+        "'vgg' is none of small" in invoke("cifar", "--data", tmp_path, "--network", "vgg", "--output", tmp_path).output
+    )
+    result = invoke("cifar", "--data", tmp_path, "--output", tmp_path / "out")
     assert (result.exit_code, "has no CIFAR-10" in result.output) == (1, True)
-    assert invoke(*toy, "--batch", 25).exit_code == 2
+    assert invoke("cifar", *toy, "--batch", 25).exit_code == 2
 
 
 def test_the_papers_networks_have_its_rates_and_epochs_as_defaults():
@@ -123,7 +117,7 @@ def test_the_papers_networks_have_its_rates_and_epochs_as_defaults():
     }
     for name, setup in full.items():
         assert setup.base.network == name
-        lowest = min(new for _, new in report.paper.OPTIMIZERS[name].values())
+        lowest = min(new for _, new in report.PAPER[name].values())
         assert setup.level < lowest / 100
 
 
@@ -182,7 +176,7 @@ def test_an_arm_is_run_at_the_best_of_its_rates_and_an_ablation_at_its_models():
     first = Arm("first", "n_ref", adamw(2)._replace(grid=(("rate", (1e-3, 0.2)), ("ratio", (10.0,)))))
     second = Arm("second", "n_ref", adamw()._replace(grid=(("ratio", (100.0,)),)), like=first)
     told = []
-    run = functools.partial(measure.measure, tuning, task, setup=setup)
+    run = functools.partial(measure, tuning, task, setup=setup)
     outcomes = list(run(arms=[first, second], on_progress=lambda name, taken: told.append(taken)))
     # Only the higher rate gets the head half of the way to one in so few steps.
     assert [outcome.run.setting for outcome in outcomes] == [
@@ -195,10 +189,10 @@ def test_an_arm_is_run_at_the_best_of_its_rates_and_an_ablation_at_its_models():
     assert {tried.steps[-1] for tried in outcomes[0].tried} == {5}
     assert {outcome.run.steps[-1] for outcome in outcomes} == {10}
     assert {outcome.run.old.shape for outcome in outcomes} == {(2, 3)}
-    assert sum(told) == measure.gradients([first, second], setup, seeds=2) == 20 + 40 + 20
+    assert sum(told) == gradients([first, second], setup, seeds=2) == 20 + 40 + 20
     (alone,) = run(arms=[second])
     assert alone.run.setting == outcomes[1].run.setting
-    assert measure.gradients([second], setup, seeds=2) == 20 + 20
+    assert gradients([second], setup, seeds=2) == 20 + 20
 
 
 def run_of(method, rate, old, new):

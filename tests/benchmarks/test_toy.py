@@ -8,9 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-import typer
 from matplotlib.image import imread
-from typer.testing import CliRunner
 
 from benchmarks.forgetting import runner
 from benchmarks.forgetting.experiments.toy import command, report, sweep
@@ -18,6 +16,7 @@ from benchmarks.forgetting.experiments.toy.report import constant_errors, grid
 from benchmarks.forgetting.experiments.toy.sweep import TABLE, Errors, Plan, Result, Setting, distance
 from benchmarks.forgetting.methods.optimizers import decaying_rmsprop, pytorch_rmsprop
 from benchmarks.forgetting.tasks import toy
+from tests.benchmarks.commands import invoke
 
 SIZE = toy.Size(examples=200, held_out=40, width=32, base_steps=1000, base_batch=50)
 PLAN = Plan(("tanh",), (4,), (10, 1000), seeds=(0, 1), steps=5, size=SIZE)
@@ -311,12 +310,6 @@ def test_the_report_says_what_comes_near_and_what_does_not():
     assert "| relu | 64 | 100 | **0.05 / 0.5** | 1.09 | 1 / 1 | 21.7 |" in rows
 
 
-def invoke(*options):
-    app = typer.Typer()
-    app.command()(command.main)
-    return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
-
-
 def test_the_command_reports_other_seeds_at_the_nearest_setting(tmp_path, monkeypatch):
     plans = []
 
@@ -328,7 +321,7 @@ def test_the_command_reports_other_seeds_at_the_nearest_setting(tmp_path, monkey
 
     monkeypatch.setattr(command, "sweep", fake_sweep)
     monkeypatch.setattr(command, "predictions", lambda setting, plan, store, points: {"before": points[:, 0]})
-    result = invoke("--quick", "--sweep-seeds", "3", "--output", str(tmp_path))
+    result = invoke("toy", "--quick", "--sweep-seeds", "3", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     swept, final = plans
     assert len(swept.seeds) == 3
@@ -344,22 +337,3 @@ def test_the_command_reports_other_seeds_at_the_nearest_setting(tmp_path, monkey
     assert imread(tmp_path / "toy.png").std() > 0.05
     content = json.loads((tmp_path / "toy.json").read_text())
     assert [len(content["sweep"]), len(content["final"])] == [8, 6]
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [
-        ("--activations", "step"),
-        ("--batches", "0"),
-        ("--ratios", "0.1"),
-        ("--seeds", "1"),
-        ("--sweep-seeds", "0"),
-        ("--output", __file__),
-    ],
-)
-def test_a_wrong_value_is_refused_by_the_options_name(monkeypatch, option, value):
-    monkeypatch.setattr(command, "sweep", None)
-    result = invoke("--quick", option, value)
-    assert result.exit_code == 2
-    said = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─\s]+", " ", result.stderr)
-    assert re.search(f"Invalid value for '?{option}'?: ", said)

@@ -7,14 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import typer
 from sklearn.linear_model import LogisticRegression
-from typer.testing import CliRunner
 
-from benchmarks.forgetting.experiments import warmup
 from benchmarks.forgetting.experiments.warmup import TASKS, methods, sentences, summarize, trials, warm_steps
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.tasks import digits
 from benchmarks.forgetting.tasks.far_digits import (
     FAR,
     generated_classes,
@@ -22,6 +18,7 @@ from benchmarks.forgetting.tasks.far_digits import (
     permuted_labels,
     permuted_pixels,
 )
+from tests.benchmarks.commands import invoke
 
 rng = np.random.default_rng(0)
 IMAGES, LABELS = rng.uniform(size=(300, 8, 8)), rng.integers(10, size=300)
@@ -152,15 +149,9 @@ def test_the_report_counts_where_only_the_naive_form_fails():
     )
 
 
-def invoke(*options):
-    app = typer.Typer()
-    app.command()(warmup.main)
-    return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
-
-
 def test_a_quick_run_writes_report_and_numbers(linear_models, tmp_path):
     options = ("--quick", "--tasks", "labels permuted", "--seeds", "3", "--steps", "20", "--output", str(tmp_path))
-    result = invoke(*options)
+    result = invoke("warmup", *options)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "warmup.md").read_text()
     assert text.strip() in result.stdout
@@ -170,25 +161,6 @@ def test_a_quick_run_writes_report_and_numbers(linear_models, tmp_path):
     content = json.loads((tmp_path / "warmup.json").read_text())
     assert [row["method"] for row in content["summary"]] == [method.name for method in methods(20)]
     assert np.shape(content["runs"]["labels permuted"][0]["new"]) == (3, 21)
-
-
-def test_an_unconverged_old_model_ends_the_run(linear_models, monkeypatch, tmp_path):
-    monkeypatch.setattr(digits, "CONVERGED", 0.98)
-    result = invoke("--quick", "--output", str(tmp_path))
-    assert result.exit_code == 1
-    assert "Error: the old models are not converged" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--task", "chess"), ("--methods", "PROFIT"), ("--seeds", "1"), ("--steps", "0"), ("--output", __file__)],
-)
-def test_a_wrong_value_is_refused_by_the_options_name(monkeypatch, option, value):
-    monkeypatch.setattr(warmup, "run_all", None)
-    result = invoke("--quick", option, value)
-    assert result.exit_code == 2
-    said = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─\s]+", " ", result.stderr)
-    assert re.search(f"Invalid value for '?{option}'?: ", said)
 
 
 def test_there_are_three_far_tasks_and_a_near_one():

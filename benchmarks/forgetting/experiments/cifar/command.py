@@ -12,8 +12,7 @@ import typer
 
 from benchmarks.commands import parse_rates
 from benchmarks.forgetting.command import Bar, Output, Quick, count_option, job, method_of, named, names, seeds_option
-from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, arms, own
-from benchmarks.forgetting.experiments.cifar.measure import TUNING_SEED, gradients, measure
+from benchmarks.forgetting.experiments.cifar.arms import KEYS, TUNING_SEED, Arm, arms, gradients, measure, own
 from benchmarks.forgetting.experiments.cifar.report import write
 from benchmarks.forgetting.experiments.cifar.setups import SETUPS, Setup
 from benchmarks.forgetting.experiments.cifar.setups import quick as quickly
