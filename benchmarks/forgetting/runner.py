@@ -27,7 +27,8 @@ class Trial(NamedTuple):
       method: the method.
       setting: its "rate", and the other numbers that it can be set to.
       steps: after how many steps it is evaluated, the first time before any step, [evaluations].
-      until: quality on the new task at which the trial ends once every seed has stood there; None for its whole length.
+      until: quality on the new task at which the trial ends once every seed has stood there; None for its whole length,
+        as it must be where seeds are not trained together.
     """
 
     method: Method
@@ -176,11 +177,6 @@ def run_all(
         raise CompareError(f"different methods have the same name, {sorted(doubled)}: rename one of them.")
     if batch > task.train.shape[1]:
         raise CompareError(f"batch is {batch}, and a seed trains on {task.train.shape[1]} examples: take at most that.")
-    if not task.together and any(trial.until is not None for trial in trials) and len(task.seeds) > 1:
-        raise ValueError(
-            f"`until` would end the {len(task.seeds)} seeds' runs at different evaluations, and they could not be one"
-            " run: leave it out where a task does not train its seeds together."
-        )
     n_batches = max(int(trial.steps[-1]) * _batches(trial.method) for trial in trials)
     parts = [task] if task.together else [_only(task, i) for i in range(len(task.seeds))]
     programs: dict[Method, _Program] = {}

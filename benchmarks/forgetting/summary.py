@@ -15,12 +15,7 @@ from profit_optax.compare.statistics import Interval, at_crossing, interval
 
 
 class Crossing(NamedTuple):
-    """Where each seed of a run first reaches a level of new accuracy: NaN for those that do not.
-
-    Attributes:
-      old: accuracy on the old task there, [seeds].
-      steps: steps taken until there, [seeds].
-    """
+    """Old accuracy and steps where each seed first reaches a level of new accuracy, [seeds]; NaN where it does not."""
 
     old: np.ndarray
     steps: np.ndarray

@@ -89,6 +89,12 @@ def given():
     return batches()
 
 
+def turning(times):
+    """One batch so many times, and then its opposite: gradients turn against the deviation that they led to."""
+    x, y = small_task().data
+    return [(x[:BATCH], y[:BATCH])] * times + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * times
+
+
 def course(method, setting, probe=("body", 0, 0), fresh_head=False):
     """A parameter and the sum of all after each step."""
     task = small_task(probe, fresh_head)
@@ -205,9 +211,7 @@ def test_a_fresh_head_is_evaluated_as_it_is_and_the_body_between():
 
 
 def test_a_fresh_head_is_free_of_selective_decay_and_the_body_is_not():
-    x, y = small_task().data
-    # Gradients turn against the deviation that they led to, so that there is something to be pulled.
-    given = [(x[:BATCH], y[:BATCH])] * 6 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 6
+    given = turning(6)
     decays = [
         optax_course(selective_projection_decay(optax.adam(0.1), 1.0, lambda params, free=free: free), given)
         for free in ({"body": body, "head": head} for body, head in ((False, False), (False, True), (True, True)))
@@ -357,9 +361,7 @@ def spd_by_hand(given, rate, strength):
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_adam_spd_takes_back_what_leads_further_away_where_the_gradient_agrees(strength):
-    # One batch and then its opposite: gradients turn against the deviation that they led to.
-    x, y = small_task().data
-    given = [(x[:BATCH], y[:BATCH])] * 6 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 6
+    given = turning(6)
     points, pulled = spd_by_hand(given, 0.1, strength)
     assert pulled, "it must have an effect for this to say anything"
     found = optax_course(selective_projection_decay(optax.adam(0.1), strength), given)
@@ -410,9 +412,8 @@ def test_rows_of_a_kernel_are_its_outputs_and_a_bias_is_one_row():
 
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 def test_ftp_learns_how_far_rows_may_go(kappa):
-    # Eight times the same batch, so that a radius grows; then the opposite, so that it shrinks unless kappa is 0.
-    x, y = small_task().data
-    given = [(x[:BATCH], y[:BATCH])] * 8 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 8
+    # A radius grows, and then shrinks unless kappa is 0.
+    given = turning(8)
     found = course_of(optax_course(fast_trainable_projection(optax.adamw(0.1), kappa), given))
     expected = course_of(ftp_by_hand(given, 0.1, kappa))
     assert np.abs(expected - course_of(optax_course(optax.adamw(0.1), given))).max() > 1e-2
@@ -421,8 +422,7 @@ def test_ftp_learns_how_far_rows_may_go(kappa):
 
 
 def test_kappa_matters_where_a_radius_would_shrink():
-    x, y = small_task().data
-    given = [(x[:BATCH], y[:BATCH])] * 8 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 8
+    given = turning(8)
     free, kept = (optax_course(fast_trainable_projection(optax.adamw(0.1), kappa), given) for kappa in (1.0, 0.0))
     assert np.abs(course_of(free) - course_of(kept)).max() > 1e-3
 

@@ -352,11 +352,6 @@ def test_a_larger_batch_than_there_are_examples_is_refused():
         run_all(linear_task(), trials(adamw()), EXAMPLES + 1)
 
 
-def test_an_early_end_is_refused_where_seeds_are_trained_apart():
-    with pytest.raises(ValueError, match="`until` would end the 2 seeds' runs"):
-        run_all(linear_task(together=False), [Trial(adamw(), {"rate": 0.1}, evenly(2, 2), until=0.5)], BATCH)
-
-
 def test_finished_runs_are_not_run_again(tmp_path):
     first = run_all(linear_task(), trials(adamw()), BATCH, store=tmp_path)
 

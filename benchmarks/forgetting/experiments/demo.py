@@ -90,14 +90,7 @@ def main(
         arms = [adamw(), adamw(n_ref + 1), profit(n_ref), one_line()]
         if methods:
             arms = methods_named(methods, [*arms, *catalogue.everything()])
-        # What else a method can be set to is in the middle of its grid.
-        trials = [
-            trial
-            for arm in arms
-            for trial in at_rates(
-                [arm], size.rates, size.steps, EVALUATIONS, **(arm.middle() | {"ratio": ratio, "decay": 0.0})
-            )
-        ]
+        trials = at_rates(arms, size.rates, size.steps, EVALUATIONS, ratio=ratio, decay=0.0)
         learnt = task_named(task, angle)(range(size.seeds))
         base = digits.old_accuracies(learnt)
         if task is None:

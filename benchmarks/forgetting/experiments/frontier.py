@@ -40,14 +40,7 @@ EVALUATIONS = 60
 
 
 class Tuned(NamedTuple):
-    """What tuning found for a method.
-
-    Attributes:
-      method: the method.
-      setting: the best one.
-      tried: how many settings were tried.
-      reached: with how many of them every tuning seed reached the level.
-    """
+    """A method's best setting, out of how many, and with how many of them every tuning seed reached the level."""
 
     method: Method
     setting: dict[str, float]

@@ -120,8 +120,7 @@ def trials(arms: Sequence[Method], rates: Sequence[float], steps: int) -> list[T
     for method in arms:
         # A whole number of evaluations for each `steps`, so that there is one exactly there.
         at = np.unique([evenly(steps, 10) + i * steps for i in range(most // method.gradients)])
-        others = method.middle() | {"ratio": RATIO, "decay": 0.0}
-        found += [Trial(method, method.setting(rate=rate, **others), at) for rate in rates]
+        found += [Trial(method, method.setting(rate=rate, ratio=RATIO, decay=0.0), at) for rate in rates]
     return found
 
 

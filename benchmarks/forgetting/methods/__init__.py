@@ -76,12 +76,8 @@ class Method(NamedTuple):
     grid: tuple[tuple[str, tuple[float, ...]], ...] = (("rate", RATES),)
 
     def setting(self, **values: float) -> dict[str, float]:
-        """Those of the values that it can be set to."""
-        return {name: values[name] for name, _ in self.grid}
-
-    def middle(self) -> dict[str, float]:
-        """What it is set to beside its rate where nobody says: the middle of the grid."""
-        return {name: values[len(values) // 2] for name, values in self.grid if name != "rate"}
+        """Those of the values that it can be set to; what they leave open is in the middle of its grid."""
+        return {name: values.get(name, tried[len(tried) // 2]) for name, tried in self.grid}
 
     def settings(self) -> list[dict[str, float]]:
         """All combinations of the grid's values."""

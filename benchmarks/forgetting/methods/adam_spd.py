@@ -12,12 +12,7 @@ from benchmarks.forgetting.methods import FEW_RATES, Method, Setting
 
 
 class SpdState(NamedTuple):
-    """State of selective projection decay.
-
-    Attributes:
-      start: the weights that fine-tuning started from.
-      optimizer_state: Adam's.
-    """
+    """State of selective projection decay: the weights that fine-tuning started from, and Adam's state."""
 
     start: chex.ArrayTree
     optimizer_state: optax.OptState
@@ -29,12 +24,7 @@ def adam_spd() -> Method:
     def optimizer(setting: Setting) -> optax.GradientTransformation:
         return selective_projection_decay(optax.adam(setting["rate"]), setting["strength"], setting["task"].fresh)
 
-    return Method(
-        name="AdamSPD",
-        gradients=1,
-        optimizer=optimizer,
-        grid=(("rate", FEW_RATES), ("strength", (0.3, 1.0, 2.0))),
-    )
+    return Method("AdamSPD", 1, optimizer, grid=(("rate", FEW_RATES), ("strength", (0.3, 1.0, 2.0))))
 
 
 def selective_projection_decay(

@@ -73,12 +73,7 @@ def sam() -> Method:
 
 
 class LookaheadState(NamedTuple):
-    """State of Lookahead.
-
-    Attributes:
-      slow: the slow weights, which follow the fast ones part of the way.
-      optimizer_state: Optax's.
-    """
+    """State of Lookahead: the slow weights, which follow the fast ones part of the way, and Optax's own state."""
 
     slow: chex.ArrayTree
     optimizer_state: optax.OptState

@@ -101,12 +101,7 @@ def lwf() -> Method:
 
 
 class WiseFtState(NamedTuple):
-    """State of WiSE-FT.
-
-    Attributes:
-      start: the weights that fine-tuning started from.
-      alpha: how much of the way to the fine-tuned weights is taken, a scalar a leaf.
-    """
+    """State of WiSE-FT: where fine-tuning started, and how much of the way from there is taken, a scalar a leaf."""
 
     start: chex.ArrayTree
     alpha: chex.ArrayTree

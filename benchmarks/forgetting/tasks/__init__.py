@@ -8,12 +8,7 @@ import jax
 
 
 class Scores(NamedTuple):
-    """Quality on held-out examples, where more is better: an accuracy as a fraction, or an error with a minus sign.
-
-    Attributes:
-      old: on the old task.
-      new: on the new task.
-    """
+    """Quality on held-out examples of both tasks, where more is better: an accuracy, or an error with a minus sign."""
 
     old: jax.Array
     new: jax.Array

@@ -65,9 +65,7 @@ def main(
     evaluations: Annotated[int | None, count_option("Evaluations of a run after its start.", "the network's")] = None,
     base_images: Annotated[
         int | None,
-        typer.Option(
-            min=10, help="CIFAR-10 images for the old model, held-out ones included.", show_default=str(TRAIN_IMAGES)
-        ),
+        count_option("CIFAR-10 images for the old model, held-out ones too.", TRAIN_IMAGES, QUICK_BASE_IMAGES, 10),
     ] = None,
     base_epochs: Annotated[int | None, count_option("Epochs of the old model at most.", "the network's")] = None,
     base_only: Annotated[bool, typer.Option("--base-only", help="Train the old model and stop.")] = False,

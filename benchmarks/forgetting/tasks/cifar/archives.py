@@ -29,24 +29,14 @@ _ALLOWED = {
 
 
 class Images(NamedTuple):
-    """Labelled images, on the host or on a device.
-
-    Attributes:
-      pixels: uint8 [n, 32, 32, 3].
-      labels: int32 [n].
-    """
+    """Labelled images, on the host or on a device: uint8 [n, 32, 32, 3] and int32 [n]."""
 
     pixels: chex.Array
     labels: chex.Array
 
 
 class Archive(NamedTuple):
-    """One data set.
-
-    Attributes:
-      train: the images to train on.
-      test: the images to evaluate on.
-    """
+    """One data set: the images to train on, and those to evaluate on."""
 
     train: Images
     test: Images
@@ -59,14 +49,8 @@ class ArchiveError(CompareError):
 class _Layout(NamedTuple):
     """How an archive is laid out.
 
-    Attributes:
-      name: of the data set, for people.
-      folder: what it unpacks to.
-      packed: its name before the suffix.
-      train: the training files in order.
-      test: the test file.
-      labels: the entry with the labels.
-      classes: how many there are.
+    That is the data set's name for people, the folder that it unpacks to, its own name before the suffix, the training
+    files in order, the test file, the entry with the labels, and how many classes there are.
     """
 
     name: str

@@ -78,14 +78,7 @@ class Base(NamedTuple):
 
 
 class _State(NamedTuple):
-    """All that training goes on from.
-
-    Attributes:
-      params: as they are now.
-      opt_state: Adam's.
-      best_params: those with the lowest held-out loss.
-      lowest: that loss.
-    """
+    """All that training goes on from: where it is, and the parameters with the lowest held-out loss, and that loss."""
 
     params: chex.ArrayTree
     opt_state: optax.OptState

@@ -21,13 +21,7 @@ CLASSES = 100
 
 
 class Data(NamedTuple):
-    """What is trained and evaluated on, as bytes.
-
-    Attributes:
-      train: CIFAR-100's training images.
-      old: CIFAR-10's test images.
-      new: CIFAR-100's test images.
-    """
+    """CIFAR-100's training images, CIFAR-10's test images, and CIFAR-100's, as bytes."""
 
     train: Images
     old: Images
