@@ -69,13 +69,15 @@ def as_task(task: Task, batch: int, i: int = 0) -> compare.Task:
 
 
 def _as_task(task: Task, params: chex.ArrayTree, data: Any = None, train: Any = None) -> compare.Task:
-    """One seed's model and old examples, without what is not asked for where all seeds are one program."""
+    """One seed's model and old examples; what is not asked for where all seeds are one program is not there."""
+
+    def nothing(*_: Any) -> Any:
+        raise AssertionError
 
     def old_batches(seed: int) -> Iterator[Any]:
         assert task.old_batch is not None
         yield task.old_batch(data, train, jax.random.key(seed))
 
-    nothing: Any = None
     return compare.Task(
         params,
         task.loss,
