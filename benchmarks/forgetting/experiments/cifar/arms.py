@@ -120,8 +120,11 @@ def measure(
         first, *_ = arm.method.settings()
         if arm.like:
             return picked(arm.like)[0] | first, []
-        runs = run_all(tuning_task, tuning(arm, setup), setup.batch, on_progress, store)
-        return best(runs, setup.level).setting if runs else first, runs
+        trials = tuning(arm, setup)
+        if not trials:
+            return first, []
+        runs = run_all(tuning_task, trials, setup.batch, on_progress, store)
+        return best(runs, setup.level).setting, runs
 
     for arm in arms:
         setting, runs = picked(arm)
