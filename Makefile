@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest --numprocesses=2
+# Options for every run of pytest. Of JAX, Optax and Flax as they are developed on, a warning is an error.
+OPTIONS ?=
+PYTEST := $(BIN)/python -m pytest --numprocesses=2 $(OPTIONS)
 NUMERICS := $(addprefix tests/test_,projection.py closure.py transparent.py previous.py call_by_call.py half_precision.py)
 # Where it is not numerics that are tested, half of the time would go into optimizing programs that run once.
 UNOPTIMIZED := --xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true
@@ -11,12 +13,15 @@ SPHINX := --fail-on-warning --keep-going --quiet --conf-dir docs
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo dist dist-test docs format frontier gpu growth kills lint map motion mutations \
-	properties rounding scale soak targets targets-test test toy vision warmup
+.PHONY: help bench cifar clean demo dist dist-test docs docs-browser format frontier gpu growth kills lint map motion \
+	mutations properties rounding scale soak suite targets targets-test test test-newest test-oldest toy vision warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
 	@echo "make test    linters, type check and the whole test suite"
+	@echo "make suite   the test suite alone"
+	@echo "make test-oldest  the suite on the oldest versions that pyproject.toml allows, in .venv-oldest"
+	@echo "make test-newest  the suite on the newest versions there are, in .venv-newest (PYTHON=python3.13)"
 	@echo "make bench   what a step costs beside other optimizers (ARGS=--help)"
 	@echo "make gpu     tests and costs on this machine's accelerator, with PYTHON's own packages (ARGS=--help)"
 	@echo "make scale   memory and communication at 1 B and 8 B parameters, from compiled programs (ARGS=--help)"
@@ -32,6 +37,7 @@ help:
 	@echo "make motion  trajectories of one kind of agent, then another: make motion ARGS='--data FILE' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make docs    the site, in out/site; a warning is an error"
+	@echo "make docs-browser  open every page of it in a browser that is here, and leave pictures in out/screenshots"
 	@echo "make dist    sdist and wheel, in dist"
 	@echo "make dist-test  the suite against the installed wheel, from another folder"
 	@echo "make properties  properties of random trees and optimizers, thousands of each (SEED=...)"
@@ -40,7 +46,7 @@ help:
 	@echo "make soak    each form for 100,000 steps: does anything grow or drift? (ARGS=--help)"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
-	@echo "make clean   remove .venv, caches and outputs"
+	@echo "make clean   remove environments, caches and outputs"
 
 demo: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting demo $(ARGS)
@@ -89,15 +95,32 @@ motion: $(VENV)/.demo
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
 
-test: lint
+test: lint suite
+
+suite: $(VENV)/.dev
 	$(PYTEST) $(NUMERICS) $(ARGS)
 	XLA_FLAGS="$(UNOPTIMIZED)" $(PYTEST) $(addprefix --ignore=,$(NUMERICS)) $(ARGS)
-	$(BIN)/python -m pytest README.md docs
+	$(BIN)/python -m pytest $(OPTIONS) README.md docs
 	JAX_ENABLE_X64=1 $(PYTEST) tests/x64
 	XLA_FLAGS="--xla_force_host_platform_device_count=8 $(UNOPTIMIZED)" $(PYTEST) tests/multidevice
 
+# Old versions warn of what newer Pythons and packages take away, which they cannot change any more.
+test-oldest:
+	rm -rf .venv-oldest
+	mkdir -p out
+	$(PYTHON) .ci/lowest.py > out/lowest.txt
+	PIP_CONSTRAINT=$(CURDIR)/out/lowest.txt $(MAKE) suite VENV=.venv-oldest OPTIONS="-W default"
+
+test-newest:
+	rm -rf .venv-newest
+	$(MAKE) suite VENV=.venv-newest
+
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx $(SPHINX) . out/site
+
+docs-browser: docs $(VENV)/.dev
+	rm -rf out/screenshots
+	PROFIT_BROWSER=1 $(BIN)/python -m pytest tests/browser $(ARGS)
 
 dist: $(VENV)/.dev
 	rm -rf dist
@@ -164,4 +187,4 @@ $(VENV)/.dev: $(VENV)/.python pyproject.toml
 	@touch $@
 
 clean:
-	rm -rf $(VENV) out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-oldest .venv-newest out build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from sphinx.application import Sphinx
 
 HERE = Path(__file__).parent
@@ -33,7 +34,7 @@ include_patterns = [
 exclude_patterns = [".*", "out", "build", "dist", "profit_optax", "tests", "examples", "**/__pycache__"]
 
 myst_heading_anchors = 4
-myst_enable_extensions = ["colon_fence"]
+myst_enable_extensions = ["colon_fence", "tasklist"]
 copybutton_prompt_text = r">>> |\.\.\. "
 copybutton_prompt_is_regexp = True
 
@@ -43,14 +44,17 @@ autodoc_member_order = "bysource"
 autodoc_typehints = "none"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
+napoleon_attr_annotations = False
 napoleon_use_rtype = False
 
 html_theme = "furo"
 html_title = f"profit_optax {release}"
+html_favicon = "_static/icon.svg"
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_additional_pages = {"index": "to_start.html"}
 html_copy_source = False
+html_domain_indices = False
 html_show_sourcelink = False
 templates_path = ["_templates"]
 
@@ -76,17 +80,20 @@ def skip_fields(app: Sphinx, what: str, name: str, obj: Any, skip: bool, options
     return True if str(getattr(obj, "__doc__", "")).startswith("Alias for field number") else None
 
 
-def draw_pictures(app: Sphinx) -> None:
-    """The plots of the committed results, drawn before pages ask for them."""
-    from docs.pictures import draw
-
-    draw(HERE / "_pictures")
+def keep_figures_whole(app: Sphinx, doctree: nodes.document) -> None:
+    """A cell of a table is broken between figures and not within one, such as 93.2 ± 1.4 or 3e-4."""
+    for table in doctree.findall(nodes.table):
+        for text in list(table.findall(nodes.Text)):
+            whole = re.sub(r"(?<=\d) ± (?=\d)", "\u00a0±\u00a0", text)
+            whole = re.sub(r"(?<=\de)-(?=\d)", "\u2011", whole)
+            if whole != text:
+                text.parent.replace(text, nodes.Text(whole))
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """What Sphinx calls."""
-    app.connect("builder-inited", draw_pictures)
     # Before napoleon, which makes sections of the lines.
     app.connect("autodoc-process-docstring", link_references, priority=400)
     app.connect("autodoc-skip-member", skip_fields)
+    app.connect("doctree-read", keep_figures_whole)
     return {"parallel_read_safe": True}

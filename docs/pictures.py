@@ -1,9 +1,11 @@
-"""The site's pictures: a step drawn, and the committed results as plots. `make docs` draws them anew.
+"""The site's pictures: a step drawn, and the committed results as plots. `python -m docs.pictures` draws them anew.
 
 No number is written down here. The step is computed with this package; everything else is read from the tables in
-`benchmarks/results`.
+`benchmarks/results`. The pictures are committed, so that a host of repositories shows them as well; each carries a
+digest of what is drawn, by which a test sees that it is of the present results.
 """
 
+import hashlib
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,6 +21,7 @@ from matplotlib.figure import Figure
 from profit_optax import orthogonalize
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
+PICTURES = Path(__file__).parent / "pictures"
 BLUE, ORANGE, GREEN, PINK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#7F7F7F"
 # Of the map's factors, those that a user chooses. "lagged" is what the results call the form at one gradient a step.
 FACTORS = {
@@ -160,13 +164,30 @@ def warmup() -> Figure:
     return figure
 
 
+def figures() -> dict[str, Figure]:
+    """Every picture, by its name."""
+    return {"one_step": one_step(), "warmup": warmup()} | {name: factor(name) for name in FACTORS}
+
+
+def digest(figure: Figure) -> str:
+    """Of what a figure shows, whichever release of matplotlib puts it on paper."""
+    shown: list[Any] = []
+    for axes in figure.axes:
+        shown += [[text.get_text() for text in axes.texts], axes.get_title(), axes.get_xlabel(), axes.get_ylabel()]
+        shown += [[label.get_text() for label in axis.get_ticklabels()] for axis in (axes.xaxis, axes.yaxis)]
+        points = [line.get_xydata() for line in axes.lines]
+        points += [path.vertices for collection in axes.collections for path in collection.get_paths()]
+        shown += [np.asarray(x, np.float64).round(3).tolist() for x in points]
+    return hashlib.sha256(repr(shown).encode()).hexdigest()
+
+
 def draw(folder: Path) -> None:
     """Write every picture into a folder, as SVG."""
     folder.mkdir(parents=True, exist_ok=True)
-    figures = {"one_step": one_step(), "warmup": warmup()} | {name: factor(name) for name in FACTORS}
-    for name, figure in figures.items():
-        figure.savefig(folder / f"{name}.svg")
+    with matplotlib.rc_context({"svg.hashsalt": "profit_optax"}):
+        for name, figure in figures().items():
+            figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Identifier": digest(figure)})
 
 
 if __name__ == "__main__":
-    draw(Path(__file__).parent / "_pictures")
+    draw(PICTURES)

@@ -7,9 +7,9 @@ import chex
 import jax
 import optax
 
-from profit_optax import _checks
+from profit_optax import _checks, _cycle
 from profit_optax._closure import profit
-from profit_optax._previous import orthogonalize_to_previous
+from profit_optax._previous import OrthogonalizeToPreviousState, orthogonalize_to_previous
 from profit_optax._transparent import profit_transparent
 
 Form = Literal["closure", "transparent", "lagged"]
@@ -38,7 +38,7 @@ def profit_sgd(
       learning_rate: λ_main, a number or a schedule of *main* steps. The transparent form takes n_ref + 1 steps of the
         loop for one: `lambda step: schedule((n_ref + 1) * step)` makes one of a schedule in steps of the loop.
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
-        same main step, divided by this.
+        same main step, divided by this. `form="lagged"` has no reference rate, and does not use it.
       n_ref: reference steps in a main step; 1 for `form="lagged"`.
       form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for
         `orthogonalize_to_previous` before the optimizer, which has no reference steps.
@@ -69,7 +69,7 @@ def profit_sgd(
       Chakravarthy et al., *PROFIT: A Specialized Optimizer for Deep Fine Tuning*, NeurIPS 2025, Algorithm 1.
 
     .. note::
-      What is said there of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
+      What is said of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
       both optimizers, build them with `profit`.
     """
     _checks.check_rate("learning_rate", learning_rate)
@@ -118,7 +118,7 @@ def profit_adamw(
       learning_rate: λ_main, a number or a schedule of *main* steps. The transparent form takes n_ref + 1 steps of the
         loop for one: `lambda step: schedule((n_ref + 1) * step)` makes one of a schedule in steps of the loop.
       lr_ratio: λ_main / λ_ref, above 0; the paper's lie between 10 and 10,000. With a schedule λ_ref is that of the
-        same main step, divided by this.
+        same main step, divided by this. `form="lagged"` has no reference rate, and does not use it.
       n_ref: reference steps in a main step; 1 for `form="lagged"`.
       form: `"closure"` for `profit`, `"transparent"` for `profit_transparent`, `"lagged"` for
         `orthogonalize_to_previous` before the optimizer, which has no reference steps.
@@ -148,13 +148,13 @@ def profit_adamw(
     Examples:
       >>> import optax
       >>> from profit_optax import profit_adamw
-      >>> tx = profit_adamw(1e-4, lr_ratio=10, form="lagged")
+      >>> tx = profit_adamw(1e-4, lr_ratio=10, form="transparent")
 
     References:
       Chakravarthy et al., *PROFIT: A Specialized Optimizer for Deep Fine Tuning*, NeurIPS 2025, Algorithm 1.
 
     .. note::
-      What is said there of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
+      What is said of clipping, accumulation and frozen leaves in `profit` holds here. To put something inside
       both optimizers, build them with `profit`.
     """
     _checks.check_rate("learning_rate", learning_rate)
@@ -187,8 +187,6 @@ def _form(
     unroll: bool | int | None,
     **options: Any,
 ) -> optax.GradientTransformationExtraArgs:
-    n_ref = _checks.check_count("n_ref", n_ref, minimum=1)
-    warmup_steps = _checks.check_count("warmup_steps", options["warmup_steps"], minimum=0)
     _checks.check_positive("lr_ratio", lr_ratio)
     _checks.check_choice("form", form, ("closure", "transparent", "lagged"))
     if form != "closure":
@@ -201,14 +199,29 @@ def _form(
         line = orthogonalize_to_previous(dtype=options.pop("displacement_dtype"), **options)
         # What the line leaves at 0 must not decay either.
         mask = options["mask"]
-        return optax.with_extra_args_support(
-            optax.chain(line, optimizer if mask is None else optax.masked(optimizer, mask))
-        )
+        return _chain(line, optimizer if mask is None else optax.masked(optimizer, mask))
 
-    reference = optax.sgd(_reference_rate(learning_rate, lr_ratio, n_ref, warmup_steps))
+    reference = optax.sgd(_reference_rate(learning_rate, lr_ratio, n_ref, options["warmup_steps"]))
     if form == "transparent":
         return profit_transparent(optimizer, reference, n_ref, **options)
     return profit(optimizer, reference, n_ref, displacement=displacement, unroll=unroll, **options)
+
+
+def _chain(
+    line: optax.GradientTransformation, optimizer: optax.GradientTransformation
+) -> optax.GradientTransformationExtraArgs:
+    """`optax.chain`, which says what is wrong with a state of something else, and keeps the dtypes of its own."""
+    chain = optax.with_extra_args_support(optax.chain(line, optimizer))
+
+    def update_fn(
+        updates: chex.ArrayTree, state: Any, params: chex.ArrayTree | None = None, **extra_args: Any
+    ) -> tuple[chex.ArrayTree, Any]:
+        of_line = state[0] if type(state) is tuple and state else state
+        _checks.check_state('form="lagged"', of_line, OrthogonalizeToPreviousState)
+        updates, after = chain.update(updates, state, params, **extra_args)
+        return updates, _cycle.like(after, state)
+
+    return optax.GradientTransformationExtraArgs(chain.init, update_fn)
 
 
 def _reference_rate(

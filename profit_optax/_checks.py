@@ -1,6 +1,7 @@
 """What is validated, and the words of every error."""
 
 import contextlib
+import functools
 import inspect
 import numbers
 import operator
@@ -191,10 +192,11 @@ def reference_arguments() -> Iterator[None]:
     """An error that tells which of the two optimizers is meant, where one inside a chain needs more arguments."""
     try:
         yield
-    except TypeError as error:
-        if "required keyword-only" not in str(error):
-            raise
-        raise TypeError(_reference_needs(str(error).rpartition(":")[2].strip())) from error
+    except Exception as error:
+        if isinstance(error, TypeError) and "required keyword-only" in str(error):
+            raise TypeError(_reference_needs(str(error).rpartition(":")[2].strip())) from error
+        error.add_note("This came from reference_optimizer, which is handed gradients and parameters alone.")
+        raise
 
 
 def _reference_needs(arguments: str) -> str:
@@ -261,8 +263,8 @@ def check_closure(value_and_grad_fn: Any, batches: Any, n_ref: int) -> Any:
     return value_and_grad_fn
 
 
-def check_group(batches: Any, n_ref: int) -> None:
-    """An error if the group of a step, whose batches after the first one are these, is no whole number of cycles."""
+def check_group(batches: Any, n_ref: int, warmup_steps: int) -> None:
+    """An error if the group of a step, whose batches after the first one are these, would end within a cycle."""
     for others in (np.shape(leaf)[0] for leaf in jax.tree.leaves(batches)[:1] if np.ndim(leaf)):
         # A batch at a time is a loop of single calls.
         if others and (others + 1) % (n_ref + 1):
@@ -270,6 +272,12 @@ def check_group(batches: Any, n_ref: int) -> None:
                 f"batches must be in groups of n_ref + 1 = {n_ref + 1} for profit_transparent with n_ref = {n_ref}, or "
                 f"of a multiple, got a group of {others + 1}: its cycles would end in the middle of a group. Group "
                 f"them with group_batches(loader, {n_ref + 1})."
+            )
+        if others and warmup_steps % (n_ref + 1):
+            raise ValueError(
+                f"warmup_steps must be a multiple of n_ref + 1 = {n_ref + 1} for profit_transparent on groups of "
+                f"batches, got {warmup_steps}: a step of the warm-up is one batch, and every later cycle would end in "
+                f"the middle of a group. Take {-(-warmup_steps // (n_ref + 1)) * (n_ref + 1)}."
             )
 
 
@@ -393,6 +401,30 @@ def check_state(form: str, state: Any, expected: type) -> None:
         )
 
 
+def with_mask_of_state(init_fn: Any, update_fn: Any) -> Any:
+    """`update_fn`, whose errors say so where the state was made for other trained leaves than are trained now."""
+
+    @functools.wraps(update_fn)
+    def update(updates: Any, state: Any, params: Any = None, **extra_args: Any) -> Any:
+        try:
+            return update_fn(updates, state, params, **extra_args)
+        except (TypeError, ValueError) as error:
+            frozen = [_frozen(state), _frozen(jax.eval_shape(init_fn, updates if params is None else params))]
+            if frozen[0] == frozen[1]:
+                raise
+            raise ValueError(
+                "state must be made with the mask that update has, got one with other frozen leaves. To thaw or freeze "
+                "leaves, call init of the new optimizer on eval_params(opt_state, params), and go on from there."
+            ) from error
+
+    return update
+
+
+def _frozen(state: Any) -> list[Any]:
+    nodes = jax.tree.leaves_with_path(state, is_leaf=_is_masked_node)
+    return [path for path, leaf in nodes if _is_masked_node(leaf)]
+
+
 def check_no_inner_form(name: str, state: Any) -> None:
     """An error if the state of an inner optimizer holds that of a form of PROFIT."""
     nodes = jax.tree.leaves(state, is_leaf=_is_form)
@@ -405,11 +437,11 @@ def check_no_inner_form(name: str, state: Any) -> None:
 
 
 def _is_form(x: Any) -> bool:
-    return isinstance(x, tuple) and hasattr(x, "reference_state") and hasattr(x, "metrics")
+    return isinstance(x, tuple) and hasattr(x, "metrics") and (hasattr(x, "reference_state") or hasattr(x, "previous"))
 
 
 def _is_leaf(x: Any) -> bool:
-    return jax.tree_util.treedef_is_leaf(jax.tree.structure(x))
+    return jax.tree_util.all_leaves([x])
 
 
 def _is_none(x: Any) -> bool:

@@ -65,9 +65,10 @@ def profit(
         displaced parameters and no extra arguments.
       n_ref: reference steps in a main step, at least 1. A step takes n_ref + 1 batches and gradients.
       warmup_steps: for that many first steps `optimizer` alone is applied to `grads`. 0 compiles no branch.
-      displacement: `"accumulate"` sums the reference updates, which is exact at any reference rate. `"subtract"` is
-        θ' − θ as the paper writes it, in some programs for less memory; but rounding loses Δ at small reference
-        rates, and PROFIT is then plain fine-tuning.
+      displacement: `"accumulate"` sums the reference updates, of which rounding loses nothing however small the
+        reference rate is. Norms of Δ from 1e-20 to 1e10 are in range, and of gradients from 1e-11 to 1e19; below,
+        nothing is projected. `"subtract"` is θ' − θ as the paper writes it, in some programs for less memory; but
+        rounding loses Δ at small reference rates, and PROFIT is then plain fine-tuning.
       displacement_dtype: dtype in which Δ is kept, such as `"bfloat16"`; None for that of the reference updates. A
         complex leaf takes the matching complex dtype.
       reset_reference_state: re-initialise the reference optimizer at the start of each step. Otherwise its state
@@ -208,7 +209,9 @@ def profit(
             return _cycle.Displacement(delta, state.reference_state), grads
 
         def displaced() -> _Displaced:
-            reference_state = reference_optimizer.init(theta) if reset_reference_state else state.reference_state
+            reference_state = state.reference_state
+            if reset_reference_state:
+                reference_state = _cycle.fresh_reference_state(options, theta, reference_state)
             loop = functools.partial(_loop, n_ref, unroll)
             return take_reference_steps(options, loop, gradient_at, grads, reference_state, theta)
 
@@ -225,7 +228,7 @@ def profit(
             metrics=step.metrics,
         )
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, _checks.with_mask_of_state(init_fn, update_fn))
 
 
 # The gradient at given parameters on the batch of reference step i + 1.

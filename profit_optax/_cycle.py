@@ -96,6 +96,11 @@ def trained(options: Options, grads: chex.ArrayTree, params: chex.ArrayTree, sta
     return _masking.trained(options.mask, grads, params, functools.partial(init_inner, options), states)
 
 
+def fresh_reference_state(options: Options, params: chex.ArrayTree, before: optax.OptState) -> optax.OptState:
+    """The state that the reference optimizer starts from at `params`, of the types of the one that it had before."""
+    return like(options.reference_optimizer.init(params), before)
+
+
 class Displacement(NamedTuple):
     """Where the reference steps have led.
 

@@ -65,11 +65,16 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
 
 def _without_variables(tree: Any) -> Any:
     """The arrays alone: `nnx.Optimizer` wraps each array of its state in a Variable, of a kind other than Param."""
-    return jax.tree.map(lambda x: x.get_value() if _is_variable(x) else x, tree, is_leaf=_is_variable)
+    return jax.tree.map(lambda x: _value_of(x) if _is_variable(x) else x, tree, is_leaf=_is_variable)
 
 
 def _is_variable(x: Any) -> bool:
-    return hasattr(x, "get_value") and hasattr(x, "set_value")
+    return hasattr(x, "get_metadata") and hasattr(x, "copy_from")
+
+
+def _value_of(variable: Any) -> Any:
+    # Flax before 0.12.1 has no other name for it that stays.
+    return variable.get_value() if hasattr(variable, "get_value") else variable[...]
 
 
 def _is_state(x: Any) -> bool:

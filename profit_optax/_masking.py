@@ -61,8 +61,8 @@ def trained(
     made_for: Any = jax.tree.structure(state)
     missing = any(x is None for x in jax.tree.leaves(pruned, is_leaf=_is_empty))
     if missing and made_for != jax.tree.structure(jax.eval_shape(init, part.params)):
-        # It was made for leaves without a gradient, too: these have one of 0.
-        whole = prune(mask, params, params)
+        # It was made for leaves without a gradient, too: these have one of 0. Functions, which models hold, do not.
+        whole = jax.tree.map(lambda p: p if hasattr(p, "dtype") else None, prune(mask, params, params))
         part = Trained(zeros_for_missing(pruned, whole), whole)
     # Arrays of definite dtypes: a weakly typed loop carry would trace the model twice.
     return jax.tree.map(lambda x: jnp.asarray(x, dtype=jnp.result_type(x)), part)

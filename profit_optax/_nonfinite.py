@@ -1,5 +1,6 @@
 """A guard around a whole optimizer that drops the steps whose updates are not finite."""
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -57,8 +58,8 @@ def reject_nonfinite(
       >>> params = {"w": jnp.ones(2)}
       >>> state = tx.init(params)
       >>> updates, state = tx.update({"w": jnp.array([1.0, jnp.nan])}, state, params)
-      >>> updates["w"].tolist(), int(state.total_notfinite)
-      ([0.0, 0.0], 1)
+      >>> optax.apply_updates(params, updates)["w"].tolist(), int(state.total_notfinite)
+      ([1.0, 1.0], 1)
 
     References:
       This project's own; the counters are those of `optax.apply_if_finite`.
@@ -69,10 +70,12 @@ def reject_nonfinite(
     update_inner = _extra_args.with_extra_args(inner)
 
     def init_fn(params: chex.ArrayTree) -> RejectNonfiniteState:
+        # Of the type that decisions about these leaves have: one for each of independent models.
+        like_decision = functools.partial(_axes.like_sums, axis_name=axis_name, tree=params)
         return RejectNonfiniteState(
-            notfinite_count=jnp.zeros((), jnp.int32),
-            last_finite=jnp.ones((), jnp.bool_),
-            total_notfinite=jnp.zeros((), jnp.int32),
+            notfinite_count=like_decision(jnp.zeros((), jnp.int32)),
+            last_finite=like_decision(jnp.ones((), jnp.bool_)),
+            total_notfinite=like_decision(jnp.zeros((), jnp.int32)),
             inner_state=inner.init(params),
         )
 
@@ -89,7 +92,7 @@ def reject_nonfinite(
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
         accept = finite | (in_a_row > max_consecutive_errors)
         return (
-            _cycle.select(accept, updates, optax.tree.zeros_like(updates)),
+            jax.tree.map(lambda u: jnp.where(accept, u, _nothing(u.dtype)), updates),
             RejectNonfiniteState(
                 notfinite_count=in_a_row,
                 last_finite=finite,
@@ -99,3 +102,8 @@ def reject_nonfinite(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+
+
+def _nothing(dtype: Any) -> jax.Array:
+    """What changes no bit when it is added: 0 would turn -0 into 0."""
+    return -jnp.zeros((), dtype)

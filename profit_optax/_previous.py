@@ -108,6 +108,8 @@ def orthogonalize_to_previous(
         pruned = _masking.prune(mask, updates if params is None else params, updates)
         _checks.check_same_tree("updates", pruned, "previous", state.previous, missing_leaves=True)
         _checks.check_inexact("updates", pruned)
+        if params is not None:
+            _checks.check_inexact("params", _masking.restrict(params, pruned))
         grads = _masking.zeros_for_missing(pruned, state.previous)
         same_dtypes = all(
             g.dtype == m.dtype for g, m in zip(*map(jax.tree.leaves, (grads, state.previous)), strict=True)
@@ -143,7 +145,7 @@ def orthogonalize_to_previous(
             )
         )
 
-    return optax.GradientTransformation(init_fn, update_fn)
+    return optax.GradientTransformation(init_fn, _checks.with_mask_of_state(init_fn, update_fn))
 
 
 def _average(decay: Any, memory: jax.Array, gradient: jax.Array) -> jax.Array:

@@ -136,7 +136,7 @@ def profit_transparent(
     ) -> tuple[chex.ArrayTree, ProfitTransparentState]:
         _checks.check_params("profit_transparent", params)
         _checks.check_state("profit_transparent", state, ProfitTransparentState)
-        _checks.check_group(extra_args.get("batches"), n_ref)
+        _checks.check_group(extra_args.get("batches"), n_ref, options.warmup_steps)
         grads, displaced = _cycle.trained(options, updates, params, state)
         first = state.reference_step == 0
         theta = _cycle.select(first, displaced, _cycle.like(_masking.restrict(state.params, grads), displaced))
@@ -154,7 +154,8 @@ def profit_transparent(
         def reference_call() -> tuple[chex.ArrayTree, ProfitTransparentState]:
             reference_state = state.reference_state
             if reset_reference_state:
-                reference_state = _cycle.select(first, reference_optimizer.init(displaced), reference_state)
+                fresh = _cycle.fresh_reference_state(options, displaced, reference_state)
+                reference_state = _cycle.select(first, fresh, reference_state)
             start = jax.tree.map(lambda d: jnp.where(first, jnp.zeros((), d.dtype), d), delta)
             reached = _cycle.reference_step(options, grads, _cycle.Displacement(start, reference_state), displaced)
             return after(
@@ -184,4 +185,4 @@ def profit_transparent(
         moved = _cycle.move(displaced, target, like=grads)
         return _masking.whole_updates(moved, updates, params), state
 
-    return optax.GradientTransformationExtraArgs(init_fn, update_fn)
+    return optax.GradientTransformationExtraArgs(init_fn, _checks.with_mask_of_state(init_fn, update_fn))

@@ -82,8 +82,8 @@ def make_train_step(
       Chakravarthy et al., *PROFIT: A Specialized Optimizer for Deep Fine Tuning*, NeurIPS 2025, Algorithm 1.
 
     .. note::
-      In warm-up `profit` takes one gradient of a group, `profit_transparent` one main step of each batch: give the
-      latter a multiple of n_ref + 1 as `warmup_steps`, or its cycles end in the middle of a group. With the
+      In warm-up `profit` takes one gradient of a group, `profit_transparent` one main step of each batch, whose
+      `warmup_steps` must be a multiple of n_ref + 1 for its cycles to end with the groups. With the
       call-by-call forms evaluate `eval_params(opt_state, params)`, not `params`. Mutable model state such as BatchNorm
       statistics has no place in this step: see `profit_optax.integrations`. Inside `shard_map` or `pmap` write the
       step out, with gradients reduced over devices; a `jit` with sharded batches needs nothing.

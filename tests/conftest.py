@@ -9,6 +9,10 @@ Those of programs compiled for other devices want packages of their own, the ext
 
     JAX_PLATFORMS=cpu PROFIT_TARGETS=1 pytest tests/targets
 
+Those of the built site want Chromium, and the site in out/site, which `make docs-browser` sees to:
+
+    PROFIT_BROWSER=1 pytest tests/browser
+
 A process collects the tests of its own setting only. Named without their setting, those directories are an error.
 """
 
@@ -44,14 +48,14 @@ def setting() -> str:
         return "x64"
     if "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", ""):
         return "multidevice"
-    return "targets" if os.environ.get("PROFIT_TARGETS") else ""
+    return next((name for name in ("targets", "browser") if os.environ.get(f"PROFIT_{name.upper()}")), "")
 
 
 def pytest_ignore_collect(collection_path: Path) -> bool | None:
     if not collection_path.is_relative_to(HERE) or collection_path == HERE:
         return None
     top = collection_path.relative_to(HERE).parts[0]
-    needed = top if top in ("x64", "multidevice", "targets") else ""
+    needed = top if top in ("x64", "multidevice", "targets", "browser") else ""
     if needed == setting() or (collection_path.suffix != ".py" and not needed):
         return None
     return True
@@ -70,3 +74,15 @@ def count_traces():
         return counted
 
     return wrap
+
+
+@pytest.fixture
+def compilations():
+    """The programs that were compiled since the fixture was made."""
+    counted = []
+    listener = lambda name, *_, **__: counted.append(name) if "backend_compile" in name else None  # noqa: E731
+    jax.monitoring.register_event_duration_secs_listener(listener)
+    yield counted
+    # Before 0.8.1 JAX cannot: there the list grows on, and is nobody's.
+    if hasattr(jax.monitoring, "unregister_event_duration_listener"):
+        jax.monitoring.unregister_event_duration_listener(listener)

@@ -10,6 +10,8 @@ from profit_optax import profit, profit_adamw, profit_sgd, profit_transparent
 from tests import forms
 from tests.forms import one_line, run_on_gradients
 
+SGD = optax.sgd(0.1)
+
 ALIASES = {"sgd": (profit_sgd, optax.sgd), "adamw": (profit_adamw, optax.adamw)}
 BUILDERS = {"closure": profit, "transparent": profit_transparent, "lagged": one_line}
 
@@ -260,3 +262,19 @@ def test_options_that_make_no_sense_are_refused_by_name(alias, options, message)
     make, _ = ALIASES[alias]
     with pytest.raises(ValueError, match=message):
         make(0.1, **options)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: profit(SGD, SGD), lambda: profit_transparent(SGD, SGD), lambda: optax.adamw(0.1)]
+)
+def test_a_state_of_something_else_is_told_of_by_the_lagged_form(make):
+    params = jnp.ones(2)
+    with pytest.raises(ValueError, match='must be the OrthogonalizeToPreviousState of form="lagged"'):
+        profit_adamw(0.1, form="lagged").update(params, make().init(params), params)
+
+
+def test_the_lagged_form_keeps_the_dtypes_of_its_state_under_wider_gradients():
+    tx, params = profit_adamw(0.1, form="lagged"), jnp.ones(2, jnp.bfloat16)
+    state = tx.init(params)
+    _, after = tx.update(jnp.ones(2, jnp.float32), state, params)
+    assert jax.tree.map(jnp.result_type, after) == jax.tree.map(jnp.result_type, state)

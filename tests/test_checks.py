@@ -366,6 +366,7 @@ def test_the_state_of_another_optimizer(make, other, came):
         lambda: profit(SGD, SGD),
         lambda: optax.chain(optax.clip(1.0), profit_transparent(SGD, SGD)),
         lambda: optax.apply_if_finite(profit_transparent(SGD, SGD), 3),
+        lambda: profit_adamw(0.1, form="lagged"),
     ],
 )
 def test_a_form_inside_a_form(outer, inner):
@@ -411,7 +412,7 @@ def test_objects_like_transformations_are_taken(make):
 @pytest.mark.parametrize("make", [profit, profit_transparent])
 def test_objects_like_transformations_are_handed_the_arguments_that_they_take(make):
     tx = make(
-        optax.MultiSteps(optax.polyak_sgd(), 1), SGD, **({"warmup_steps": 1} if make is profit_transparent else {})
+        optax.MultiSteps(optax.polyak_sgd(), 1), SGD, **({"warmup_steps": 2} if make is profit_transparent else {})
     )
     closure = {"value_and_grad_fn": value_and_grad_fn, "batches": {"x": jnp.ones((1, 3))}}
     updates, _ = tx.update(PARAMS, tx.init(PARAMS), PARAMS, value=jnp.array(2.0), **closure)
@@ -481,3 +482,20 @@ def test_a_gradient_that_stands_beside_a_whole_branch(make):
 def test_reject_nonfinite_with_axes_that_are_no_names():
     with raises(TypeError, "axis_name must be the name of a mesh axis", "got 5 of type int"):
         reject_nonfinite(SGD, 1, axis_name=5)
+
+
+def test_what_the_reference_optimizer_raises_says_where_it_came_from():
+    def fails(updates, state, params=None):
+        raise ValueError("obj_fn must be provided")
+
+    reference = optax.GradientTransformation(lambda params: optax.EmptyState(), fails)
+    tx = profit_transparent(SGD, optax.chain(reference, SGD))
+    with pytest.raises(ValueError, match="obj_fn must be provided") as caught:
+        tx.init(PARAMS)
+    assert "This came from reference_optimizer" in "".join(caught.value.__notes__)
+
+
+def test_the_one_line_takes_no_integer_parameters():
+    tx = orthogonalize_to_previous()
+    with raises(TypeError, "params must have floating-point or complex leaves", "int32", "mask"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(2)), jnp.ones(2, jnp.int32))

@@ -50,12 +50,12 @@ def from_params(rate):
 @pytest.mark.parametrize("make", [profit, profit_transparent])
 @pytest.mark.parametrize("reset", [True, False])
 def test_the_reference_state_is_made_anew_at_the_start_of_main_steps_alone_and_only_if_asked(make, reset):
-    tx = make(optax.sgd(0.5), from_params(0.25), warmup_steps=1, reset_reference_state=reset)
+    tx = make(optax.sgd(0.5), from_params(0.25), warmup_steps=2, reset_reference_state=reset)
     params, grads = jnp.array([4.0]), jnp.array([1.0])
     closure = {"value_and_grad_fn": lambda p, b: (0.0, -grads), "batches": jnp.zeros(1)}
     state, held = tx.init(params), params
-    for step in range(2):
+    for step in range(3):
         updates, state = tx.update(grads, state, held, **(closure if make is profit else {}))
         held = optax.apply_updates(held, updates)
-        # After the warm-up's step the parameters are 3.5, from which the first reference step starts.
-        assert float(state.reference_state[0]) == (3.5 if reset and step == 1 else 4.0)
+        # After the two steps of the warm-up the parameters are 3, from which the first reference step starts.
+        assert float(state.reference_state[0]) == (3.0 if reset and step == 2 else 4.0)

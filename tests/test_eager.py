@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax import monitoring
 
 from profit_optax import orthogonalize, orthogonalize_to_previous, profit, profit_transparent, reject_nonfinite
 from tests.steps import EPS, assert_close
@@ -23,16 +22,6 @@ OPTIMIZERS = {
     "one line": (optax.chain(orthogonalize_to_previous(), MAIN), 0),
     "guarded": (reject_nonfinite(profit(MAIN, REFERENCE), 2), 1),
 }
-
-
-@pytest.fixture
-def compilations():
-    """How many programs were compiled since the fixture was made."""
-    counted = []
-    listener = lambda name, *_, **__: counted.append(name) if "backend_compile" in name else None  # noqa: E731
-    monitoring.register_event_duration_secs_listener(listener)
-    yield counted
-    monitoring.unregister_event_duration_listener(listener)
 
 
 @jax.jit

@@ -8,6 +8,7 @@ import pytest
 from profit_optax import eval_params, profit, profit_transparent, reject_nonfinite
 from tests import forms, regression
 from tests.forms import one_line
+from tests.integrations.pure import as_pure
 
 FORMS = {
     "transparent": lambda main: profit_transparent(main, optax.sgd(0.05), n_ref=2),
@@ -149,7 +150,7 @@ def test_the_state_of_an_nnx_optimizer_gives_what_a_plain_one_gives(form):
     tx = FORMS[form](optax.sgd(0.1))
     model = Model()
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)
-    params = nnx.as_pure(nnx.state(model, nnx.Param))
+    params = as_pure(nnx.state(model, nnx.Param))
     state = tx.init(params)
 
     @jax.jit
@@ -168,8 +169,8 @@ def test_the_state_of_an_nnx_optimizer_gives_what_a_plain_one_gives(form):
         theta = eval_params(optimizer.opt_state, held)
         expected = eval_params(state, params)
         assert jax.tree.structure(theta) == jax.tree.structure(held)
-        forms.assert_same(nnx.as_pure(theta), expected)
-        forms.assert_same(eval_params(nnx.as_pure(optimizer.opt_state), nnx.as_pure(held)), expected)
+        forms.assert_same(as_pure(theta), expected)
+        forms.assert_same(eval_params(as_pure(optimizer.opt_state), as_pure(held)), expected)
         if i == 1:
             assert not np.array_equal(theta["linear"]["kernel"][...], held["linear"]["kernel"][...])
             evaluated = nnx.clone(model)

@@ -1,5 +1,7 @@
 """Leaves that are not trained: what a mask leaves out, and what comes without a gradient."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,6 +51,27 @@ def loop(tx, params, gradient, steps=5):
     for _ in range(steps):
         params, state = step(params, state)
     return params, state
+
+
+def test_a_masked_leaf_keeps_its_negative_zeros_outside_of_programs_too():
+    params = {"a": jnp.ones(2), "b": jnp.array([-0.0, 0.0])}
+    tx = FORMS["transparent"](optax.sgd(0.1), optax.sgd(0.01), mask={"a": True, "b": False})
+    updates, _ = tx.update(params, tx.init(params), params)
+    assert np.signbit(optax.apply_updates(params, updates)["b"]).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("form", ["closure", "subtract", "transparent", "one line"])
+def test_a_state_that_was_made_under_another_mask_is_told_of(form):
+    params = {"a": jnp.array([1.0, 2.0]), "b": jnp.array([3.0, 4.0])}
+    gradient = lambda params: jax.tree.map(turned, params)  # noqa: E731
+    make = orthogonalize_to_previous
+    if form != "one line":
+        make = functools.partial(FORMS[form], optax.adam(0.1), optax.sgd(0.01, momentum=0.5))
+    frozen, whole = make(mask={"a": True, "b": False}), make(mask=None)
+    for tx, other in ((whole, frozen), (frozen, whole)):
+        extra = {"value_and_grad_fn": lambda p, b: (0.0, gradient(p)), "batches": jnp.zeros((1, 1))}
+        with pytest.raises(ValueError, match=r"state must be made with the mask that update has.*call init"):
+            optax.with_extra_args_support(tx).update(gradient(params), other.init(params), params, **extra)
 
 
 @pytest.mark.parametrize("form", ["closure", "subtract", "transparent"])

@@ -123,6 +123,13 @@ def test_reject_nonfinite_drops_the_step_and_keeps_the_state():
     assert (after.notfinite_count, after.last_finite, after.total_notfinite) == (1, False, 1)
 
 
+def test_reject_nonfinite_changes_no_bit_of_the_parameters_in_a_step_that_it_drops():
+    params = jnp.array([-0.0, 0.0, 1.0])
+    tx = reject_nonfinite(optax.sgd(0.1), 3)
+    updates, _ = jax.jit(tx.update)(jnp.array([0.0, 0.0, jnp.nan]), tx.init(params), params)
+    assert np.signbit(optax.apply_updates(params, updates)).tolist() == [True, False, False]
+
+
 def test_reject_nonfinite_changes_nothing_in_finite_steps():
     plain = profit(optax.adamw(0.1), optax.sgd(1e-3, momentum=0.9), N_REF)
     guarded = reject_nonfinite(plain, 3)

@@ -19,13 +19,24 @@ pytestmark = pytest.mark.skipif(not (ROOT / "profit_optax").is_dir(), reason="di
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 
+def build(folder, published_at, *options):
+    """The folder, with distributions that are to be published at an address."""
+    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder), *options]
+    environment = os.environ | {"PUBLISHED_AT": published_at}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True, text=True)
+    return folder
+
+
+def metadata_of(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return email.message_from_bytes(archive.read(name))
+
+
 @pytest.fixture(scope="module")
 def dist(tmp_path_factory):
     """A folder with the sdist and the wheel."""
-    folder = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "hatchling", "build", "--directory", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    return folder
+    return build(tmp_path_factory.mktemp("dist"), "")
 
 
 @pytest.fixture(scope="module")
@@ -36,9 +47,7 @@ def wheel(dist):
 
 @pytest.fixture(scope="module")
 def metadata(wheel):
-    with zipfile.ZipFile(wheel) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
-        return email.message_from_bytes(archive.read(name))
+    return metadata_of(wheel)
 
 
 def test_the_wheel_has_the_package_and_nothing_else(wheel):
@@ -113,6 +122,23 @@ def test_the_readme_renders_as_an_index_shows_it():
     for element in ("<table>", "<img", "<pre", "<h2"):
         assert element in html
     assert "```" not in html
+
+
+def test_links_of_a_published_readme_are_whole_addresses(tmp_path):
+    address = "https://example.org/owner/name/blob/v1"
+    (wheel,) = build(tmp_path, address, "--target", "wheel").glob("*.whl")
+    published = metadata_of(wheel)
+    text = published.get_payload(decode=True).decode()
+    links = re.findall(r"(!?)\[[^\]]*\]\(([^)\s]+)\)", text)
+    assert len(links) > 20
+    assert [target for _, target in links if not target.startswith("https://")] == []
+    for picture, target in links:
+        if target.startswith(address):
+            assert target.endswith("?raw=true") == bool(picture)
+            assert (ROOT / target.removeprefix(f"{address}/").partition("?")[0].partition("#")[0]).exists(), target
+    # Nothing else is touched.
+    assert text.replace(f"{address}/", "").replace("?raw=true", "") == (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "Source, https://example.org/owner/name" in published.get_all("Project-URL")
 
 
 def test_versions_are_one_version():

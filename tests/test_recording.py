@@ -222,16 +222,6 @@ def test_rows_are_numbers_that_json_can_hold():
     assert json.loads(json.dumps(rows)) == rows
 
 
-@pytest.fixture
-def compilations():
-    """The programs that were compiled since the fixture was made."""
-    counted = []
-    listener = lambda name, *_, **__: counted.append(name) if "backend_compile" in name else None  # noqa: E731
-    jax.monitoring.register_event_duration_secs_listener(listener)
-    yield counted
-    jax.monitoring.unregister_event_duration_listener(listener)
-
-
 def test_the_second_row_compiles_nothing(compilations):
     tx, params = one_line(optax.sgd(0.1)), {"w": jnp.ones(5)}
     state, recorder = tx.init(params), Recorder()

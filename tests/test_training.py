@@ -1,6 +1,7 @@
 """The ready train step with every form and with plain optimizers, and the grouping of batches."""
 
 import ast
+import functools
 import inspect
 import itertools
 import subprocess
@@ -293,6 +294,14 @@ def test_a_group_that_ends_within_a_cycle_is_an_error_that_names_the_size(length
     message = r"batches must be in groups of n_ref \+ 1 = 3 .* got a group of \d.* group_batches\(loader, 3\)"
     with pytest.raises(ValueError, match=message):
         run(wrap(OPTIMIZERS["transparent"]), regression.data(1, length))
+
+
+def test_a_warm_up_that_would_put_the_groups_out_of_phase_is_an_error_that_names_the_next_multiple():
+    make = functools.partial(profit_transparent, optax.sgd(0.1), optax.sgd(0.01), N_REF)
+    with pytest.raises(ValueError, match=r"warmup_steps must be a multiple of n_ref \+ 1 = 3 .* got 4.* Take 6\."):
+        run(make(warmup_steps=4), regression.data(1, N_REF + 1))
+    _, state, _ = run(make(warmup_steps=3), regression.data(2, N_REF + 1))
+    assert (state.count, state.reference_step) == (4, 0)
 
 
 def test_batches_one_at_a_time_make_the_steps_of_whole_groups():

@@ -1,13 +1,13 @@
 """Endless batches from arrays and from any loader."""
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
 
-from profit_optax.compare.errors import CompareError
+from profit_optax.compare.errors import KEPT, CompareError, said
 from profit_optax.compare.task import is_foreign
 
 
@@ -21,14 +21,14 @@ def stream(name: str, batches: Any, batch_size: int | None, seed: int) -> Iterat
       seed: decides their order.
     """
     if callable(batches):
-        return _of_loader(name, batches, seed)
+        return _explained(name, seed, _of_loader(name, batches, seed))
     return _of_arrays(jax.tree.map(np.asarray, batches, is_leaf=is_foreign), batch_size or 1, seed)
 
 
 def one_pass(name: str, batches: Any, batch_size: int | None, seed: int, most: int) -> Iterator[Any]:
     """At most `most` batches of one epoch."""
     if callable(batches):
-        return itertools.islice(map(as_arrays, batches(seed)), most)
+        return _explained(name, seed, itertools.islice(_one_epoch(batches, seed), most))
     per_epoch = len(jax.tree.leaves(batches, is_leaf=is_foreign)[0]) // (batch_size or 1)
     return itertools.islice(stream(name, batches, batch_size, seed), min(per_epoch, most))
 
@@ -57,6 +57,20 @@ def _of_arrays(arrays: Any, batch_size: int, seed: int) -> Iterator[Any]:
         for end in range(batch_size, examples + 1, batch_size):
             at = order[end - batch_size : end]
             yield jax.tree.map(lambda x, at=at: x[at], arrays)
+
+
+def _one_epoch(batches: Callable[[int], Iterable[Any]], seed: int) -> Iterator[Any]:
+    yield from map(as_arrays, batches(seed))
+
+
+def _explained(name: str, seed: int, batches: Iterator[Any]) -> Iterator[Any]:
+    """The same batches, and an error that says whose a failure is."""
+    try:
+        yield from batches
+    except CompareError:
+        raise
+    except Exception as error:
+        raise CompareError(f"{name}({seed}) raised {said(error)}. {KEPT}") from error
 
 
 def _of_loader(name: str, batches: Any, seed: int) -> Iterator[Any]:

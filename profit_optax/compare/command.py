@@ -81,10 +81,15 @@ def main(
         _end(str(error))
     except KeyboardInterrupt:
         _end(f"Stopped. Start the same command again to go on: {output} has what was finished.", 130)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(result.table())
-    console.print(result.advice())
-    console.print(f"\nPicture: {output / 'compare.png'}\nNumbers: {output / 'compare.json'}")
+    console = _console()
+    console.print(result.table(), soft_wrap=True)
+    console.print(result.advice(), soft_wrap=not console.is_terminal)
+    console.print(f"\nPicture: {output / 'compare.png'}\nNumbers: {output / 'compare.json'}", soft_wrap=True)
+
+
+def _console(stderr: bool = False) -> Console:
+    """Prints text as it is; a terminal gets it broken between words, anything else in lines as long as they are."""
+    return Console(stderr=stderr, highlight=False, markup=False)
 
 
 def _method(module: Any, name: str) -> str | Method:
@@ -94,6 +99,10 @@ def _method(module: Any, name: str) -> str | Method:
 
 
 def _load(text: str) -> tuple[Any, Task]:
+    console = _console(stderr=True)
+    if console.is_terminal:
+        # It may train a model, or load a large one.
+        console.print(f"Reading {text}", soft_wrap=True)
     module, task = load(text)
     if callable(task) and not isinstance(task, Task):
         task = called(text.rpartition(":")[0], task)
@@ -103,7 +112,8 @@ def _load(text: str) -> tuple[Any, Task]:
 
 
 def _end(message: str, code: int = 1) -> Any:
-    typer.echo(message if code == 130 else f"Error: {message}", err=True)
+    console = _console(stderr=True)
+    console.print(message if code == 130 else f"Error: {message}", soft_wrap=not console.is_terminal)
     raise typer.Exit(code)
 
 

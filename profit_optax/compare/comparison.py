@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from profit_optax.compare import advice, fingerprint, report, store
-from profit_optax.compare.batches import stream
+from profit_optax.compare.batches import one_pass, stream
 from profit_optax.compare.environment import environment, versions
-from profit_optax.compare.errors import CompareError
+from profit_optax.compare.errors import CompareError, said
 from profit_optax.compare.methods import Method
 from profit_optax.compare.methods.catalogue import chosen
 from profit_optax.compare.progress import Progress, watched
@@ -186,6 +186,7 @@ class _Job:
             self._steps(group.method) * group.method.gradients * len(rates) * len(seeds) for group in self._groups
         )
         self._taken = 0
+        self._traced: dict[str, Program] = {}
         self._rows: list[Row] = []
 
     def run(self, levels: tuple[float, ...] | None) -> Comparison:
@@ -193,6 +194,7 @@ class _Job:
         if self._store:
             self._store.check(identity)
         baseline = self._methods[0].name
+        self._try(batch)
         start = self._start()
         runs: list[Run] = []
         for group in self._groups:
@@ -222,12 +224,14 @@ class _Job:
     def _identity(self) -> tuple[dict[str, Any], Any]:
         """What all runs depend on, as hashes, and a batch to trace with."""
         task = self._task
+        read = fingerprint.of_what_is_read(task.evaluate)
         identity = {
             "gradients": self._gradients,
             "evaluations": self._evaluations,
             "batch_size": task.batch_size,
             "params": fingerprint.of_arrays(task.params),
             "evaluate": fingerprint.of_source(task.evaluate),
+            **{f"{kind} that evaluate reads": each for kind, each in read.items()},
             **{f"version of {name}": version for name, version in versions().items()},
         }
         first = [next(stream("batches", task.batches, task.batch_size, seed)) for seed in self._seeds]
@@ -244,6 +248,21 @@ class _Job:
             identity["old_batches"] = fingerprint.of_arrays(task.old_batches)
         return identity, first[0]
 
+    def _try(self, batch: Any) -> None:
+        """Trace every method before the first one trains: what one of them cannot take would end hours of training."""
+        task, needed = self._task, {name for method in self._methods for name in method.needs}
+        if "outputs" in needed:
+            _tried("outputs cannot take a batch", task.outputs, task.params, batch)
+        if "old_batches" in needed:
+            old = list(one_pass("old_batches", task.old_batches, task.batch_size, 0, 1))
+            if old:
+                _tried("loss cannot take one of old_batches", task.scalar_loss, task.params, old[0])
+        for group in self._groups:
+            # What a method keeps of the old task may take long to compute, and memory.
+            if not group.method.keep:
+                program = self._program(group.method, self._rates_of(group.method)[0], None, batch, group.followers)
+                self._traced[group.method.name] = program
+
     def _start(self) -> Scores:
         start = self._store.read("start", dict) if self._store else None
         if start is None:
@@ -256,8 +275,9 @@ class _Job:
     def _runs(self, group: _Trained, start: Scores, batch: Any) -> Iterator[Run]:
         method = group.method
         kept = _once(lambda: jax.tree.map(jnp.asarray, method.keep(self._task)) if method.keep else None)
-        for rate in (rate * method.rate_factor for rate in self._rates):
-            program = self._program(method, rate, kept(), batch, group.followers)
+        for rate in self._rates_of(method):
+            program = self._traced.pop(method.name, None)
+            program = program or self._program(method, rate, kept(), batch, group.followers)
             compile_once = _once(program.compile)
             for seed in self._seeds:
                 self._report(method, rate, seed, 0)
@@ -271,7 +291,7 @@ class _Job:
         except Exception as error:
             if isinstance(error, CompareError):
                 raise
-            raise CompareError(f"{method.name} cannot take a step: {type(error).__name__}: {error}") from error
+            raise CompareError(f"{method.name} cannot take a step: {said(error)}") from error
         if self._store:
             points = {f"points of {each.name}": _positions(each, self._task.params) for each in followers}
             self._store.check({f"program of {method.name} at rate {rate!r}": program.identity, **points})
@@ -318,6 +338,9 @@ class _Job:
         self._taken += gradients
         self._tell(Progress(method.name, rate, seed, self._taken, self._total, tuple(self._rows)))
 
+    def _rates_of(self, method: Method) -> list[float]:
+        return [rate * method.rate_factor for rate in self._rates]
+
     def _steps(self, method: Method) -> int:
         return self._gradients // method.gradients
 
@@ -331,6 +354,13 @@ def _grouped(methods: list[Method]) -> list[_Trained]:
             group = groups.setdefault(source.name, _Trained(source, False, []))
             group.followers.append(method)
     return list(groups.values())
+
+
+def _tried(what: str, function: Any, *arguments: Any) -> None:
+    try:
+        jax.eval_shape(function, *arguments)
+    except Exception as error:
+        raise CompareError(f"{what}: {said(error)}") from error
 
 
 def _levels(curves: list[Curve], start: Scores) -> tuple[float, ...]:

@@ -1,5 +1,22 @@
-"""The one error of a comparison that cannot go on."""
+"""What a comparison ends with where it cannot go on."""
+
+import sysconfig
+import traceback
+from pathlib import Path
+
+PACKAGE = str(Path(__file__).parents[1])
+INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+
+KEPT = "What was finished is kept where there is an output folder: mend it and start the same comparison again."
 
 
 class CompareError(RuntimeError):
-    """A comparison that cannot go on: what is wrong, where, and what to do. What was finished is kept."""
+    """A comparison cannot go on; what it finished is kept where there is an output folder."""
+
+
+def said(error: Exception) -> str:
+    """An error and where it was raised: the last line of the user's own files, where one took part."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith((PACKAGE, "<", *INSTALLED))]
+    last = (own or frames)[-1]
+    return f"{type(error).__name__}: {error} ({last.filename}, line {last.lineno})"

@@ -2,11 +2,10 @@
 
 import importlib.util
 import sys
-import traceback
 from pathlib import Path
 from typing import Any
 
-from profit_optax.compare.errors import CompareError
+from profit_optax.compare.errors import CompareError, said
 
 
 def load(text: str) -> tuple[Any, Any]:
@@ -21,7 +20,7 @@ def load(text: str) -> tuple[Any, Any]:
     file, _, name = text.rpartition(":")
     path = Path(file)
     if not name or path.suffix != ".py":
-        raise CompareError(f"{text!r} is no FILE.py:NAME.")
+        raise CompareError(f"{text!r} is no FILE.py:NAME. Write my_task.py:task for what my_task.py calls task.")
     if not path.is_file():
         raise CompareError(f"there is no file {file}.")
     module = called(file, lambda: _executed(path))
@@ -35,10 +34,7 @@ def called(file: str, function: Any) -> Any:
     try:
         return function()
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise CompareError(
-            f"{file} raised {type(error).__name__}: {error} ({last.filename}, line {last.lineno})."
-        ) from error
+        raise CompareError(f"{file} raised {said(error)}.") from error
 
 
 def _executed(path: Path) -> Any:

@@ -95,8 +95,8 @@ def plot(path: Path, curves: Sequence[Curve], rows: Sequence[Row], levels: Seque
     axes.set_xlabel(f"score on the new task{unit}")
     axes.set_ylabel(f"score on the old task{unit}")
     axes.grid(alpha=0.25)
-    spread = f"means over {len(curves[0].seeds)} seeds, 95 % intervals"
-    axes.set_title("\n".join(textwrap.wrap(f"What is kept of the old task while learning {task} ({spread})", 80)))
+    title = textwrap.wrap(f"What is kept of the old task while learning {task}", 80)
+    axes.set_title("\n".join([*title, f"means over {len(curves[0].seeds)} seeds, 95 % intervals"]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     store.write(path, lambda file: figure.savefig(file, format="png", dpi=130))
 

@@ -3,7 +3,6 @@
 import itertools
 import math
 import time
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,7 +14,7 @@ import optax
 
 from profit_optax.compare import fingerprint
 from profit_optax.compare.batches import stream
-from profit_optax.compare.errors import CompareError
+from profit_optax.compare.errors import KEPT, CompareError, said
 from profit_optax.compare.methods import Method, Setting
 from profit_optax.compare.store import Store
 from profit_optax.compare.task import Task
@@ -132,11 +131,7 @@ def scored(task: Task, params: chex.ArrayTree, where: str) -> Scores:
     try:
         found = task.evaluate(params)
     except Exception as error:
-        last = traceback.extract_tb(error.__traceback__)[-1]
-        raise CompareError(
-            f"evaluate raised {type(error).__name__}: {error} ({last.filename}, line {last.lineno}), {where}. What was"
-            " finished is kept where there is an output folder: mend it and start the same comparison again."
-        ) from error
+        raise CompareError(f"evaluate raised {said(error)}, {where}. {KEPT}") from error
     if not isinstance(found, Mapping) or not {"old", "new"} <= found.keys():
         keys = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
         raise CompareError(f'evaluate must return a dictionary with "old" and "new", got {keys}, {where}.')
@@ -189,11 +184,14 @@ def train(
     for i in range(done + 1, len(steps)):
         distance = int(steps[i] - steps[i - 1])
         begin = time.perf_counter()
-        for _ in range(distance):
-            carry = program.step(carry, tuple(itertools.islice(batches, method.gradients)))
-        jax.block_until_ready(carry)
-        seconds += time.perf_counter() - begin
         where = f"with {method.name} at rate {rate:g}, seed {seed}, after {steps[i] * method.gradients} gradients"
+        try:
+            for _ in range(distance):
+                carry = program.step(carry, tuple(itertools.islice(batches, method.gradients)))
+            jax.block_until_ready(carry)
+        except jax.errors.JaxRuntimeError as error:  # Memory that is not there, above all.
+            raise CompareError(f"the device failed {where}: {str(error).strip()}\n{KEPT}") from error
+        seconds += time.perf_counter() - begin
         loss = float(carry.loss_sum) / distance
         if not (math.isfinite(loss) and bool(_all_finite(carry.params))):
             raise CompareError(

@@ -6,10 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.extend.core import jaxprs_in_params
 
 from benchmarks.forgetting.tasks.cifar import networks
 from tests.benchmarks import cifar_toy
+
+try:
+    from jax.extend.core import jaxprs_in_params
+except ImportError:  # JAX before 0.10 has it elsewhere.
+    from jax.core import jaxprs_in_params
 
 
 def count(tree):

@@ -16,10 +16,12 @@ from benchmarks.forgetting.tasks.cifar import few_examples as few_examples_modul
 from benchmarks.forgetting.tasks.cifar.archives import Archive
 from benchmarks.forgetting.tasks.cifar.few_examples import (
     CLASSES,
+    KINDS,
     Sizes,
     drawn,
     few_examples,
     first_classes,
+    head_and_adapters,
     recoloured,
     rotated,
 )
@@ -105,6 +107,19 @@ def test_a_new_head_begins_at_zero_and_learns(network):
     assert float(jnp.max(jnp.abs(grads["head"]["kernel"]))) > 0
 
 
+def test_adapters_change_nothing_at_first_and_are_all_that_learns_beside_the_head(network):
+    task, plain = (few_examples(kind, network, TEN, HUNDRED, SIZES) for kind in ("adapters", "classes"))
+    assert task.evaluate(task.params) == plain.evaluate(plain.params)
+    (batch,) = first_batches(task, 0, 1)
+    head = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(0), x.shape), task.params["head"])
+    grads = jax.grad(task.loss)(task.params | {"head": head}, batch)
+    learning = jax.tree.map(lambda x, inside: bool(np.any(np.asarray(x))) and inside, grads, head_and_adapters(grads))
+    assert all(jax.tree.leaves(learning["head"]))
+    assert sum(jax.tree.leaves(learning["backbone"])) == 7  # a convolution at the stem, and two of each stage
+    plan = vision.plan_for(KINDS["adapters"], vision.QUICK)
+    assert [method.name for method in plan.methods] == ["AdamW", "AdamW x2", "PROFIT", "one line", "head only"]
+
+
 class Quarters:
     """A linear network on the colours of an image's quarters, which compiles in no time."""
 
@@ -130,7 +145,7 @@ def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monk
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "vision.md").read_text(encoding="utf-8")
-    methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
+    methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
     assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == methods + ["head only"] * (kind == "classes")
     runs = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("runs/*")}
     assert CliRunner().invoke(app, arguments).exit_code == 0

@@ -9,8 +9,13 @@ from optax.contrib import schedule_free_adamw, schedule_free_eval_params
 
 from benchmarks.forgetting.methods import catalogue
 from benchmarks.forgetting.methods.adam_spd import adam_spd, selective_projection_decay
+from benchmarks.forgetting.methods.ewc import ewc, fisher
 from benchmarks.forgetting.methods.ftp import DISTANCE_RATE, SMALLEST, fast_trainable_projection, row_norms
-from benchmarks.forgetting.methods.optimizers import MOMENTUM, adamw, adan, alone, lookahead, sam, schedule_free, sgd
+from benchmarks.forgetting.methods.head_only import HEAD_RATE, head_only, lp_ft
+from benchmarks.forgetting.methods.l2_sp import l2_sp
+from benchmarks.forgetting.methods.lookahead import lookahead
+from benchmarks.forgetting.methods.lwf import lwf
+from benchmarks.forgetting.methods.optimizers import MOMENTUM, adamw, adan, alone, schedule_free, sgd
 from benchmarks.forgetting.methods.profit import (
     one_line,
     one_line_at,
@@ -19,7 +24,8 @@ from benchmarks.forgetting.methods.profit import (
     profit_transparent,
     with_pull,
 )
-from benchmarks.forgetting.methods.regularised import HEAD_RATE, ewc, fisher, head_only, l2_sp, lp_ft, lwf, wise_ft
+from benchmarks.forgetting.methods.sam import sam
+from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.runner import Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
 from profit_optax import orthogonalize

@@ -11,9 +11,10 @@ from flax import linen as nn
 from typer.testing import CliRunner
 
 from benchmarks.forgetting.__main__ import app
+from benchmarks.forgetting.experiments.motion import after_encoder
 from benchmarks.forgetting.tasks.arrays import ArraysError
 from benchmarks.forgetting.tasks.motion import task as task_module
-from benchmarks.forgetting.tasks.motion.network import Forecaster, Futures
+from benchmarks.forgetting.tasks.motion.network import ENCODER, Forecaster, Futures
 from benchmarks.forgetting.tasks.motion.task import (
     Recipe,
     best_of,
@@ -87,6 +88,20 @@ def test_the_loss_is_that_of_the_nearest_future_and_of_telling_it():
     assert float(make_loss(network)(params, windows)) == pytest.approx(expected, rel=1e-5)
 
 
+def test_the_encoder_is_what_the_decoder_remembers_by():
+    network, windows = Forecaster(8), straight(3, 2.0)
+    params = init_params(Recipe(width=8))
+    assert set(ENCODER) < set(params)
+
+    def memory(params):
+        return network.apply({"params": params}, windows[:, :8], capture_intermediates=True)[1]["intermediates"]
+
+    slopes = jax.grad(lambda params: jnp.sum(memory(params)["LayerNorm_0"]["__call__"][0] ** 2))(params)
+    moved = {name for name, part in slopes.items() if any(np.any(np.asarray(x)) for x in jax.tree.leaves(part))}
+    assert moved == set(ENCODER)
+    assert after_encoder(params) == {name: name not in moved for name in params}
+
+
 def test_the_old_model_learns_and_an_old_model_of_another_kind_does_worse():
     slow, fast = (split(straight(400, speed)) for speed in (1.0, 6.0))
     params = train_old(fast, RECIPE)
@@ -134,7 +149,8 @@ def test_the_command_reports_errors_and_keeps_the_old_model(tmp_path, monkeypatc
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "out" / "motion.md").read_text(encoding="utf-8")
-    methods = ["AdamW", "AdamW x4", "PROFIT", "one line", "SGD", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW", "head only"]
+    methods = ["AdamW", "AdamW x4", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
+    methods += ["head only", "AdamW, encoder frozen", "PROFIT, encoder frozen"]
     assert re.findall(r"^\| ([^|]+) \|.* 40 \|", text, re.MULTILINE) == methods
     old = next((tmp_path / "out").glob("old*"))
     before = old.stat().st_mtime_ns

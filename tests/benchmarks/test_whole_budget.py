@@ -95,6 +95,30 @@ def test_head_only_moves_nothing_but_the_head():
     assert params["head"] != PARAMS["head"]
 
 
+@pytest.mark.parametrize(
+    "make", [lambda part: arms.on_part(arms.adamw(), part), lambda part: arms.profit(1, 10.0, part=part)]
+)
+def test_a_part_moves_alone(make):
+    params, _ = ends(make(lambda params: {"backbone": True, "head": False}), make_task(), 10)
+    assert not np.any(np.asarray(params["backbone"]) == np.asarray(PARAMS["backbone"]))
+    assert params["head"] == PARAMS["head"]
+
+
+def test_lookahead_is_evaluated_halfway_to_where_the_fast_weights_are_after_five_steps():
+    method, setting = arms.lookahead(), Setting(0.05, 20, make_task())
+    tx, inner = method.optimizer(setting), optax.adamw(arms.cosine(setting))
+    params, state, fast, inner_state = PARAMS, tx.init(PARAMS), PARAMS, inner.init(PARAMS)
+    for _ in range(5):
+        jax.tree.map(np.testing.assert_array_equal, method.eval_params(state, params), PARAMS)
+        grads = jax.grad(loss)(fast, (X, X @ np.full(3, 2.0)))
+        updates, state = tx.update(grads, state, params)
+        params = optax.apply_updates(params, updates)
+        updates, inner_state = inner.update(grads, inner_state, fast)
+        fast = optax.apply_updates(fast, updates)
+    halfway = jax.tree.map(lambda start, end: (start + end) / 2, PARAMS, fast)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-6), method.eval_params(state, params), halfway)
+
+
 @pytest.mark.parametrize("fresh", [True, False])
 def test_the_pull_is_to_the_start_and_leaves_a_fresh_head_alone(fresh):
     tx = arms.l2_sp(fresh).optimizer(Setting(0.1, 10, make_task()))

@@ -84,6 +84,18 @@ def test_a_function_that_returns_no_iterable_is_an_error():
         taken(lambda seed: 5, 1, seed=3)
 
 
+def test_a_loader_that_raises_is_named_and_so_is_the_line():
+    def broken(seed):
+        yield {"x": np.ones(4)}
+        raise OSError("the disk is gone")
+
+    words = r"batches\(3\) raised OSError: the disk is gone \(.*test_batches\.py, line \d+\)\. What was finished"
+    with pytest.raises(CompareError, match=words):
+        taken(broken, 2, seed=3)
+    with pytest.raises(CompareError, match=r"old_batches\(0\) raised OSError"):
+        list(one_pass("old_batches", broken, None, 0, most=50))
+
+
 def test_one_pass_is_one_epoch_at_most():
     assert len(list(one_pass("old_batches", DATA, 4, 0, most=50))) == 6
     assert len(list(one_pass("old_batches", DATA, 4, 0, most=2))) == 2

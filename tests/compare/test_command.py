@@ -1,5 +1,6 @@
 """The command: a task out of a file, errors without tracebacks."""
 
+import functools
 import json
 import os
 import re
@@ -9,9 +10,12 @@ from pathlib import Path
 
 import pytest
 import typer
+from rich.console import Console
 from typer.testing import CliRunner
 
+from profit_optax.compare import CompareError
 from profit_optax.compare.command import main
+from profit_optax.compare.files import load
 
 ROOT = Path(__file__).parents[2]
 FILE = """
@@ -102,6 +106,21 @@ def test_a_report_that_cannot_be_written_is_one_line(command, tmp_path, name):
     result = command("task", "--methods", "adamw")
     assert (result.exit_code, "Traceback" in result.output) == (1, False)
     assert f"{name} cannot be written" in result.stderr
+
+
+def test_a_terminal_is_told_what_is_read_and_gets_lines_broken_between_words(command, monkeypatch):
+    plain = command("task", "--methods", "adamw,nothing").stderr
+    terminal = functools.partial(Console, force_terminal=True)
+    monkeypatch.setattr("profit_optax.compare.command.Console", terminal)
+    reading, *message = command("task", "--methods", "adamw,nothing").stderr.splitlines()
+    assert re.fullmatch(r"Reading .*mine\.py:task", reading)
+    assert len(message) > 1
+    assert " ".join(line.strip() for line in message) == plain.strip()
+
+
+def test_what_is_no_file_and_name_says_what_to_write(command, tmp_path):
+    with pytest.raises(CompareError, match=r"'mine\.py' is no FILE\.py:NAME\. Write my_task\.py:task"):
+        load("mine.py")
 
 
 @pytest.mark.parametrize(("name", "words"), [("nothing", "has no 'nothing'"), ("mine", "must be a Task")])

@@ -1,12 +1,10 @@
 """Whole comparisons: paired batches, levels of the baseline's, killed and changed ones, models of every kind."""
 
+import gc
 import itertools
 import json
-import random
-import signal
 import subprocess
 import sys
-import time
 
 import equinox as eqx
 import flax.linen as nn
@@ -21,6 +19,7 @@ from profit_optax.compare import METHODS, CompareError, Method, compare, from_op
 from profit_optax.compare.comparison import Comparison
 from tests.compare.lines import DATA, evaluate, lines, loader, loss
 from tests.compare.test_methods import FULL
+from tests.integrations.pure import as_pure
 
 SIZE = {"rates": [0.05], "gradients": 40, "seeds": 2, "evaluations": 6}
 
@@ -129,6 +128,46 @@ def test_methods_rates_and_seeds_can_be_added(tmp_path, monkeypatch):
         np.testing.assert_array_equal(found.new, expected.new)
 
 
+@pytest.mark.parametrize(
+    ("task", "method", "words"),
+    [
+        ({"head": {"v": True}}, "head_first", r"head first cannot take a step: ValueError: head must have what"),
+        (
+            {"outputs": lambda params, batch: batch["logits"]},
+            "lwf",
+            r"outputs cannot .* KeyError: 'logits' \(.*test_comp",
+        ),
+        (
+            {"old_batches": lambda seed: [{"x": DATA["x"]}]},
+            "ewc",
+            r"loss cannot take one of old_batches: KeyError: 'y'",
+        ),
+        ({"old_batches": lambda seed: 1 / 0}, "ewc", r"old_batches\(0\) raised ZeroDivisionError"),
+    ],
+)
+def test_what_a_method_cannot_take_is_said_before_any_other_trains(task, method, words, monkeypatch):
+    monkeypatch.setattr("profit_optax.compare.comparison.train", None)
+    with pytest.raises(CompareError, match=words):
+        compare(lines(**task), ["adamw", method], rates=[0.02], gradients=10)
+
+
+def test_methods_that_wait_hold_no_arrays(monkeypatch):
+    held = []
+
+    def scored(task, params, *rest):
+        gc.collect()  # What earlier comparisons left in cycles.
+        held.append(len(jax.live_arrays()))
+        return evaluate(params)
+
+    monkeypatch.setattr("profit_optax.compare.comparison.scored", scored)
+    monkeypatch.setattr("profit_optax.compare.comparison.train", None)
+    task = lines()
+    for methods in (["adamw"], ["adamw", "profit", "one_line", "sgd", "l2_sp", "ema"]):
+        with pytest.raises(TypeError, match="'NoneType' object is not callable"):
+            compare(task, methods, rates=[0.02], gradients=10)
+    assert held[0] == held[1]
+
+
 def other_loss(params, batch):
     return 2 * loss(params, batch)
 
@@ -154,6 +193,32 @@ def test_what_changed_is_said(tmp_path, task, size, words):
     compare(lines(), **usual)
     with pytest.raises(CompareError, match=words):
         compare(lines(**task), **(usual | size))
+
+
+HELD_OUT = np.array([1.5, -0.5])
+
+
+def to_held_out(params):
+    return -float(np.linalg.norm(np.asarray(params["w"]) - HELD_OUT))
+
+
+def held_out(params):
+    return {"old": 0.0, "new": to_held_out(params)}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("HELD_OUT", np.array([1.5, -0.4]), "arrays that evaluate reads: was"),
+        ("to_held_out", lambda params: -float(abs(params["w"][0])), "functions that evaluate reads: was"),
+    ],
+)
+def test_what_the_scorer_reads_belongs_to_it(tmp_path, monkeypatch, name, value, words):
+    usual = {"methods": ["adamw"], "rates": [0.02], "gradients": 4, "seeds": 2, "output": tmp_path}
+    compare(lines(evaluate=held_out), **usual)
+    monkeypatch.setitem(globals(), name, value)
+    with pytest.raises(CompareError, match=words):
+        compare(lines(evaluate=held_out), **usual)
 
 
 def test_a_changed_version_is_said(tmp_path, monkeypatch):
@@ -223,7 +288,7 @@ def linen():
 
 def nnx_pure():
     graphdef, params = nnx.split(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
-    return nnx.as_pure(params), lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
+    return as_pure(params), lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
 
 
 def nnx_state():
@@ -261,38 +326,57 @@ from tests.compare.lines import DATA, evaluate as score, lines
 runner.SAVE_EVERY = 0.0
 
 def evaluate(params):
-    time.sleep(0.03)
+    time.sleep(0.02)
     return score(params)
 
 task = lines(evaluate=evaluate)
 """
 
+# Starts the command as often as it takes in processes of their own, which share what the imports cost: they are forked
+# before JAX has a device or a thread.
+KILLER = """
+import json, os, random, signal, sys, time
+from pathlib import Path
+from profit_optax.compare.command import run
 
-def test_a_comparison_killed_at_random_moments_ends_to_the_bit_where_an_undisturbed_one_does(tmp_path):
+folder, kills = Path(sys.argv[1]), int(sys.argv[2])
+options = "--methods adamw,profit,wise_ft --rates 0.02 --gradients 20 --seeds 2 --evaluations 12".split()
+
+def started(output):
+    process = os.fork()
+    if process:
+        return process
+    sys.argv = ["compare", f"{folder / 'mine.py'}:task", "--output", str(folder / output), *options]
+    try:
+        run()
+    except SystemExit as end:
+        os._exit(end.code or 0)
+    finally:
+        os._exit(1)
+
+def ended(process):
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+begin = time.monotonic()
+assert ended(started("undisturbed")) == 0
+duration, rng, killed, resumed = time.monotonic() - begin, random.Random(0), 0, 0
+while killed < kills:
+    process = started("killed")
+    time.sleep(rng.uniform(0, duration))
+    os.kill(process, signal.SIGKILL)
+    killed += ended(process) == -signal.SIGKILL
+    resumed += any((folder / "killed").glob("runs/*.npz"))
+assert ended(started("killed")) == 0
+print(json.dumps({"killed": killed, "resumed": resumed}))
+"""
+
+
+def test_a_comparison_killed_ten_times_at_random_moments_ends_to_the_bit_where_an_undisturbed_one_does(tmp_path):
     (tmp_path / "mine.py").write_text(KILLED)
-
-    def command(output):
-        options = ["--methods", "adamw,profit,wise_ft", "--rates", "0.02", "--gradients", "20", "--seeds", "2"]
-        target = ["-m", "profit_optax.compare", f"{tmp_path / 'mine.py'}:task", "--output", str(tmp_path / output)]
-        return subprocess.Popen([sys.executable, *target, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-
-    undisturbed = command("undisturbed")
-    rng, kills = random.Random(0), 0
-    while kills < 3:
-        process = command("killed")
-        while not (tmp_path / "killed" / "start.json").exists() and process.poll() is None:
-            time.sleep(0.01)
-        try:
-            process.communicate(timeout=rng.uniform(0.0, 2.0) + (2.0 if kills else 0.0))
-            break
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.communicate()
-            kills += 1
-    assert kills
-    last = command("killed")
-    out, _ = last.communicate()
-    assert last.returncode == 0, out
-    out, _ = undisturbed.communicate()
-    assert undisturbed.returncode == 0, out
+    command = [sys.executable, "-W", "ignore", "-c", KILLER, str(tmp_path), "10"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told["killed"] == 10
+    assert told["resumed"], "it was never killed within a run"
     assert numbers(tmp_path / "killed") == numbers(tmp_path / "undisturbed")

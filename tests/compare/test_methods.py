@@ -118,6 +118,17 @@ def test_the_head_goes_first_and_then_everything_starts(head):
         head_then_all(optax.sgd(1.0), optax.sgd(1.0), {"body": False, "head": False}, 1).init(params)
 
 
+def test_a_head_that_is_no_prefix_of_the_parameters_says_what_they_have():
+    params = {"params": {"body": jnp.zeros(1), "head": jnp.zeros(1)}}
+    with pytest.raises(ValueError, match=r"for parameters with \['params'\]\['body'\].*pass a function"):
+        head_then_all(optax.sgd(1.0), optax.sgd(1.0), {"params": {"head": True}}, 1).init(params)
+    by_path = lambda params: jax.tree.map_with_path(lambda path, _: "head" in jax.tree_util.keystr(path), params)  # noqa: E731
+    course, _ = steps(
+        head_then_all(optax.sgd(1.0), optax.sgd(1.0), by_path, 1), params, lambda p: jax.tree.map(jnp.ones_like, p), 1
+    )
+    assert [float(x[0]) for x in jax.tree.leaves(course[0])] == [0.0, -1.0]
+
+
 def test_distillation_is_the_cross_entropy_of_softened_outputs():
     logits, old = np.array([[1.0, 3.0, -1.0]]), np.array([[0.5, 0.0, 2.0]])
     outputs = lambda params, batch: params  # noqa: E731

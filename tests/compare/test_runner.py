@@ -125,6 +125,15 @@ def test_a_loss_that_is_not_finite_says_where():
         run(from_optimizer("huge", lambda rate: optax.sgd(1e38)))
 
 
+def test_a_device_that_fails_says_with_which_method(monkeypatch):
+    def full(self, carry, batches):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory")
+
+    monkeypatch.setattr(Program, "step", full)
+    with pytest.raises(CompareError, match=r"failed with AdamW at rate 0.02.*RESOURCE_EXHAUSTED(?s:.*)is kept"):
+        run(METHODS["adamw"]())
+
+
 def test_a_scorer_that_raises_says_what_and_where():
     def broken(params):
         raise OSError("no such program")

@@ -1,6 +1,7 @@
 """Files that are whole or not there, states to the bit, one comparison a folder."""
 
 import errno
+import functools
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 from profit_optax.compare import store
 from profit_optax.compare.errors import CompareError
+from profit_optax.compare.fingerprint import of_what_is_read
 from profit_optax.compare.store import Store, opened
 
 
@@ -87,6 +89,26 @@ def test_two_comparisons_do_not_share_a_folder(tmp_path):
         other.stdout.close()
     with opened(tmp_path) as kept:
         assert kept is not None
+
+
+def test_what_a_function_reads_is_found_through_closures_jit_partials_and_methods():
+    def reads(array, again=1.0):
+        inner = jax.jit(lambda x: x * array)
+
+        class Scorer:
+            def score(self, x):
+                return inner(x) + again
+
+        return functools.partial(Scorer().score, np.zeros(2))
+
+    first, same = of_what_is_read(reads(jnp.ones(2))), of_what_is_read(reads(np.ones(2, np.float32)))
+    assert first == same
+    assert of_what_is_read(reads(jnp.zeros(2)))["arrays"] != first["arrays"]
+    names = np.array(["a", None], object)  # Its bits are addresses.
+    assert of_what_is_read(lambda: names)["arrays"] == of_what_is_read(lambda: None)["arrays"]
+    circle = [np.ones(1)]
+    circle.append(circle)
+    assert of_what_is_read(lambda: circle)["arrays"] != of_what_is_read(lambda: None)["arrays"]
 
 
 def test_json_has_null_for_what_is_not_finite(tmp_path):

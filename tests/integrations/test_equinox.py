@@ -185,3 +185,24 @@ def test_the_model_itself_may_stand_for_the_parameters(form, filter_spec):
     expected = run(lambda model: eqx.filter(model, filter_spec))
     for select in (lambda model: model, lambda model: eqx.filter(model, eqx.is_array)):
         assert eqx.tree_equal(run(select), expected)
+
+
+class Counting(eqx.Module):
+    """A layer beside a function and a buffer of integers."""
+
+    layer: eqx.nn.Linear
+    activation: Callable
+    calls: jax.Array
+
+
+@pytest.mark.parametrize("form", [profit, profit_transparent])
+def test_a_state_made_for_every_array_takes_no_functions(form):
+    model = Counting(eqx.nn.Linear(2, 2, key=jax.random.key(0)), jax.nn.relu, jnp.array(3))
+    tx = form(optax.adamw(0.01), optax.sgd(0.01), 1)
+    grads = jax.tree.map(jnp.ones_like, eqx.filter(model, eqx.is_inexact_array))
+    extra = {"value_and_grad_fn": lambda params, batch: (0.0, grads), "batches": jnp.zeros(1)} if form is profit else {}
+    updates, _ = tx.update(grads, tx.init(eqx.filter(model, eqx.is_array)), model, **extra)
+    after = eqx.apply_updates(model, updates)
+    assert after.calls == 3
+    assert after.activation is jax.nn.relu
+    assert not np.array_equal(after.layer.weight, model.layer.weight)

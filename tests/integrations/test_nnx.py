@@ -216,7 +216,8 @@ class Adapted(nnx.Module):
     """Frozen weights of 8 MiB beside adapters of 16 KiB."""
 
     def __init__(self, rngs):
-        self.layers = nnx.List(
+        # Flax before 0.12 takes lists as they are, and has no other.
+        self.layers = getattr(nnx, "List", list)(
             [
                 nnx.LoRA(1024, 1, 1024, base_module=nnx.Linear(1024, 1024, use_bias=False, rngs=rngs), rngs=rngs)
                 for _ in range(2)

@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from profit_optax import orthogonalize, orthogonalize_to_previous, profit, profit_transparent
+from tests.multidevice.meshes import set_mesh
 
 GRADIENTS = jnp.array([[-3.0, 1.0], [5.0, 1.0]])
 DISPLACEMENTS = jnp.array([[2.0, 0.0], [2.0, 0.0]])
@@ -67,6 +68,12 @@ FORMS = {
     "subtract": lambda: profit(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, displacement="subtract"),
     "warm-up": lambda: profit(optax.adam(0.1), optax.sgd(0.01), 2, warmup_steps=1),
     "transparent": lambda: profit_transparent(optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, warmup_steps=1),
+    "reset": lambda: profit(
+        optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, warmup_steps=1, reset_reference_state=True
+    ),
+    "transparent, reset": lambda: profit_transparent(
+        optax.adam(0.1), optax.sgd(0.01, momentum=0.9), 2, reset_reference_state=True
+    ),
     "one line": lambda: optax.chain(orthogonalize_to_previous(), optax.adam(0.1)),
     "average": lambda: optax.chain(orthogonalize_to_previous(0.5), optax.adam(0.1)),
 }
@@ -88,7 +95,7 @@ def test_a_state_that_is_sharded_beside_replicated_parameters_on_an_explicit_mes
         @jax.jit
         def step(params, state, scales):
             _, grads = value_and_grad_fn(params, scales[0])
-            extra = {"value_and_grad_fn": value_and_grad_fn, "batches": scales[1:]}
+            extra = {"value_and_grad_fn": value_and_grad_fn, "batches": scales[1:]} if "transparent" not in form else {}
             updates, state = optax.with_extra_args_support(tx).update(grads, state, params, **extra)
             return optax.apply_updates(params, updates), state
 
@@ -97,7 +104,7 @@ def test_a_state_that_is_sharded_beside_replicated_parameters_on_an_explicit_mes
         return params, jax.tree.map(lambda x: jax.typeof(x).sharding.spec, state) == held
 
     mesh = jax.make_mesh((8,), ("d",), axis_types=(AxisType.Explicit,))
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         sharded = lambda x: P("d") if x.ndim and x.shape[0] % 8 == 0 else P()  # noqa: E731
         found, kept = run(
             lambda x: jax.device_put(x, NamedSharding(mesh, P())),

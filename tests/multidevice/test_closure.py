@@ -9,6 +9,7 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from profit_optax import orthogonalize, profit, reject_nonfinite
+from tests.multidevice.meshes import set_mesh
 from tests.steps import EPS, assert_close
 
 N_REF = 3
@@ -76,7 +77,7 @@ def test_updates_and_state_keep_the_shardings_of_their_parameters(options, axis_
     data = batches_of(6)
     expected = on_one_device(tx, data)
     mesh = mesh_of(axis_type)
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         shardings = {name: NamedSharding(mesh, spec) for name, spec in SPECS.items()}
         params = jax.device_put(start(), shardings)
         state = tx.init(params)
@@ -113,7 +114,7 @@ def test_a_sharded_batch_gives_the_result_of_one_device(axis_type):
     data = batches_of(6)
     expected = on_one_device(tx, data)
     mesh = mesh_of(axis_type)
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         params = jax.device_put(start(), NamedSharding(mesh, P()))
         sharded = {name: jax.device_put(x, NamedSharding(mesh, P(None, None, "x"))) for name, x in data.items()}
         result = run(jax.jit(lambda *args: step(tx, *args)), params, tx.init(params), sharded)

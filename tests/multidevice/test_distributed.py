@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from profit_optax import profit
 from profit_optax.distributed import reduced_value_and_grad
 from tests import phasors, tuning
+from tests.multidevice.meshes import set_mesh
 from tests.tuning import assert_same_run, call_of, loss_fn, make, mesh_of, on_one_device, start
 
 DEVICES = 8
@@ -99,7 +100,7 @@ def test_parameters_replicated_by_pmap_stay_the_same_on_all_devices():
 def test_six_steps_under_jit_on_a_sharded_batch_are_those_of_one_device(axis_type, form):
     tx = make(form)
     mesh = mesh_of((DEVICES,), ("data",), axis_type)
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         params = jax.device_put(start(), NamedSharding(mesh, P()))
         data = jax.device_put(tuning.data(form), NamedSharding(mesh, P(None, None, "data")))
         result = tuning.run(form, jax.jit(call_of(form, tx)), params, tx.init(params), data)

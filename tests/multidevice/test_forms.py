@@ -10,6 +10,7 @@ from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from profit_optax import eval_params, profit_transparent
 from tests import forms, regression
 from tests.forms import one_line
+from tests.multidevice.meshes import set_mesh
 
 CALL_BY_CALL = {
     "transparent": functools.partial(profit_transparent, n_ref=3),
@@ -33,7 +34,7 @@ def driven(request):
 
 
 def test_init_and_every_update_keep_explicit_shardings_of_the_state(driven):
-    with jax.set_mesh(mesh(AxisType.Explicit)):
+    with set_mesh(mesh(AxisType.Explicit)):
         params = jnp.ones((2, 8, 4), jnp.float16, out_sharding=PartitionSpec(None, "x"))
         state = driven.init(params)
         expected = types(state)
@@ -48,7 +49,7 @@ def test_init_and_every_update_keep_explicit_shardings_of_the_state(driven):
 
 
 def test_an_update_outside_jit_keeps_them_too(driven):
-    with jax.set_mesh(mesh(AxisType.Explicit)):
+    with set_mesh(mesh(AxisType.Explicit)):
         params = jnp.zeros((2, 8, 4), jnp.float16, out_sharding=PartitionSpec(None, "x"))
         state = driven.init(params)
         expected = types((params, state))
@@ -93,7 +94,7 @@ def test_sharded_parameters_under_jit_agree_with_one_device(form, axis_type):
     params, gradients = problem()
     expected = jax.jit(functools.partial(on_given_gradients, tx))(params, gradients)
     m = mesh(axis_type)
-    with jax.set_mesh(m):
+    with set_mesh(m):
         spec = {"w": PartitionSpec("x"), "b": PartitionSpec()}
         params = jax.tree.map(lambda x, s: jax.device_put(x, NamedSharding(m, s)), params, spec)
         spec = {"w": PartitionSpec(None, "x"), "b": PartitionSpec()}

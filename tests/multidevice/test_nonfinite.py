@@ -116,6 +116,27 @@ def test_independent_models_along_an_axis_each_decide_for_themselves(check_vma):
     assert np.all(updates[2] == 0)
 
 
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_independent_models_along_an_axis_may_scan_their_steps(check_vma):
+    tx = reject_nonfinite(optax.sgd(0.1), 5, axis_name=())
+    grads = jnp.ones((DEVICES, 4, 3)).at[2, 1, 0].set(jnp.nan)
+
+    def train(params, grads):
+        def step(carry, grads):
+            params, state = carry
+            updates, state = tx.update(grads, state, params)
+            return (optax.apply_updates(params, updates), state), None
+
+        (params, state), _ = jax.lax.scan(step, (params[0], tx.init(params[0])), grads[0])
+        return params[None], state.total_notfinite[None]
+
+    mesh = mesh_of((DEVICES,), ("seed",))
+    of_each = jax.jit(jax.shard_map(train, mesh=mesh, in_specs=P("seed"), out_specs=P("seed"), check_vma=check_vma))
+    params, dropped = of_each(jnp.ones((DEVICES, 3)), grads)
+    assert dropped.tolist() == [0, 0, 1, 0, 0, 0, 0, 0]
+    np.testing.assert_allclose(params[:, 0], [0.6, 0.6, 0.7, 0.6, 0.6, 0.6, 0.6, 0.6], rtol=8 * EPS)
+
+
 def test_an_axis_that_is_not_bound_is_an_error():
     with pytest.raises(ValueError, match="axis_name='modle' is not bound here"):
         call(made("modle"), gradients()[0], made(None).init(params()), params())

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from profit_optax import orthogonalize
 from profit_optax.distributed import reduced_value_and_grad
 from tests import tuning
+from tests.multidevice.meshes import set_mesh
 from tests.tuning import assert_same_run, call_of, make, mesh_of, on_one_device, start
 
 AXIS_TYPES = pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit], ids=lambda kind: kind.name)
@@ -58,7 +59,7 @@ def gathering(layout, mesh, loss_fn):
 
 def run_in_pieces(layout, axis_type, form, tx, loss_fn=tuning.loss_fn, dtype=np.float32):
     mesh = mesh_of(tuple(layout.mesh.values()), tuple(layout.mesh), axis_type)
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         shardings = {name: NamedSharding(mesh, spec) for name, spec in layout.specs.items()}
         params = jax.device_put(start(dtype), shardings)
         data = jax.device_put(tuning.data(form), NamedSharding(mesh, P(None, None, "data")))
@@ -101,7 +102,7 @@ def test_six_steps_under_named_sharding_are_those_of_one_device(layout, axis_typ
 def test_parameters_and_state_in_pieces_are_donated(axis_type, form):
     layout, tx = LAYOUTS["data-model"], make(form)
     mesh = mesh_of(tuple(layout.mesh.values()), tuple(layout.mesh), axis_type)
-    with jax.set_mesh(mesh):
+    with set_mesh(mesh):
         params = jax.device_put(start(), {name: NamedSharding(mesh, spec) for name, spec in layout.specs.items()})
         on_mesh = lambda x: jax.device_put(x, NamedSharding(mesh, P())) if x.ndim == 0 else x  # noqa: E731
         state = jax.tree.map(on_mesh, tx.init(params))

@@ -1,5 +1,6 @@
 """A forecaster of one kind of agent that is fine-tuned on another (beside the paper's Table 5)."""
 
+import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -15,6 +16,7 @@ from benchmarks.forgetting.command import BUDGET, Output, Quick, count_option, j
 from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, measure
 from benchmarks.forgetting.experiments.whole_budget.report import Score, made_with, tables
+from benchmarks.forgetting.tasks.motion.network import ENCODER
 from benchmarks.forgetting.tasks.motion.task import Recipe, constant_velocity, init_params, motion, train_old
 from benchmarks.forgetting.tasks.motion.windows import Split, load
 
@@ -40,7 +42,7 @@ class Size(NamedTuple):
 
 
 # The paper fine-tunes at 1/100 of the old model's rate, the first of these.
-FULL = Size(Recipe(), (1e-5, 1e-4, 1e-3), seeds=3, gradients=1000)
+FULL = Size(Recipe(), (1e-5, 1e-4, 3e-4, 1e-3, 3e-3), seeds=5, gradients=1000)
 QUICK = Size(Recipe(steps=20, batch=8, width=8), (1e-3,), seeds=2, gradients=40)
 
 
@@ -79,18 +81,26 @@ def main(
 def plan_for(size: Size) -> Plan:
     """What is run in a direction."""
     profit, baseline, one_line = arms.profit(N_REF, RATIO), arms.adamw(), arms.one_line()
+    decoder = [arms.on_part(baseline, after_encoder), arms.profit(N_REF, RATIO, part=after_encoder)]
     methods = [
         baseline,
         arms.adamw_more(profit.gradients),
         profit,
         one_line,
         arms.sgd(),
+        arms.lookahead(),
         arms.l2_sp(),
         arms.halfway(),
         arms.head_only(),
+        *(dataclasses.replace(method, name=f"{method.name}, encoder frozen") for method in decoder),
     ]
     seeds = tuple(range(size.seeds))
     return Plan(methods, [baseline, one_line], profit, size.rates, size.gradients, seeds, EVALUATIONS)
+
+
+def after_encoder(params: chex.ArrayTree) -> dict[str, bool]:
+    """Which parameters are not the encoder's."""
+    return {name: name not in ENCODER for name in params}
 
 
 def page(

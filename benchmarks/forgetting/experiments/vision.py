@@ -12,7 +12,7 @@ from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, measure
 from benchmarks.forgetting.experiments.whole_budget.report import Score, made_with, tables
 from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
-from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Sizes, few_examples
+from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Kind, Sizes, few_examples, head_and_adapters
 from benchmarks.forgetting.tasks.cifar.pretrained import load
 
 # At the end alone: scoring takes as long as much training.
@@ -59,7 +59,7 @@ def main(
         network, ten, hundred = load(weights), cifar10(data), cifar100(data)
         outcomes = {}
         for kind in tasks or KINDS:
-            plan = plan_for(KINDS[kind].fresh_head, size)
+            plan = plan_for(KINDS[kind], size)
             tuning_task, task = (
                 few_examples(kind, network, ten, hundred, size.data, tuning) for tuning in (True, False)
             )
@@ -69,12 +69,17 @@ def main(
         work.show(text)
 
 
-def plan_for(fresh_head: bool, size: Size) -> Plan:
-    """What is run on a task, which has a new head or not."""
-    profit, baseline, one_line = arms.profit(1, RATIO), arms.adamw(), arms.one_line()
-    pulled, twice = arms.l2_sp(fresh_head), arms.adamw_more(profit.gradients)
-    methods = [baseline, twice, profit, one_line, arms.sgd(), pulled, arms.halfway()]
-    if fresh_head:
+def plan_for(kind: Kind, size: Size) -> Plan:
+    """What is run on a task."""
+    part = head_and_adapters if kind.adapters else None
+    profit, baseline, one_line = arms.profit(1, RATIO, part=part), arms.adamw(), arms.one_line()
+    twice = arms.adamw_more(profit.gradients)
+    if part:
+        baseline, one_line, twice = (arms.on_part(method, part) for method in (baseline, one_line, twice))
+    methods = [baseline, twice, profit, one_line]
+    if not part:
+        methods += [arms.sgd(), arms.lookahead(), arms.l2_sp(kind.fresh_head), arms.halfway()]
+    if kind.fresh_head:
         methods.append(arms.head_only())
     return Plan(
         methods, [baseline, one_line], profit, size.rates, size.gradients, tuple(range(size.seeds)), EVALUATIONS

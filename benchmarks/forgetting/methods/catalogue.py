@@ -2,8 +2,13 @@
 
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adam_spd import adam_spd
+from benchmarks.forgetting.methods.ewc import ewc
 from benchmarks.forgetting.methods.ftp import ftp
-from benchmarks.forgetting.methods.optimizers import adamw, adan, lookahead, sam, schedule_free, sgd
+from benchmarks.forgetting.methods.head_only import head_only
+from benchmarks.forgetting.methods.l2_sp import l2_sp
+from benchmarks.forgetting.methods.lookahead import lookahead
+from benchmarks.forgetting.methods.lwf import lwf
+from benchmarks.forgetting.methods.optimizers import adamw, adan, schedule_free, sgd
 from benchmarks.forgetting.methods.profit import (
     DECAYS,
     one_line,
@@ -13,7 +18,8 @@ from benchmarks.forgetting.methods.profit import (
     profit_transparent,
     with_pull,
 )
-from benchmarks.forgetting.methods.regularised import ewc, head_only, l2_sp, lwf, wise_ft
+from benchmarks.forgetting.methods.sam import sam
+from benchmarks.forgetting.methods.wise_ft import wise_ft
 
 
 def optimizers() -> list[Method]:

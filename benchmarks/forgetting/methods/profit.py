@@ -7,7 +7,7 @@ import jax
 import optax
 
 from benchmarks.forgetting.methods import FEW_RATES, Main, Method, Setting, Stepped, ValueAndGradFn, plain_step
-from benchmarks.forgetting.methods.regularised import pulled
+from benchmarks.forgetting.methods.l2_sp import pulled
 from profit_optax import ProfitMetrics, orthogonalize, orthogonalize_to_previous
 from profit_optax import profit as closure_form
 from profit_optax import profit_transparent as transparent_form

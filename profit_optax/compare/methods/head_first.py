@@ -45,7 +45,7 @@ def head_then_all(
       A `GradientTransformation`.
 
     Raises:
-      ValueError: in `init`, if `head` names no leaf.
+      ValueError: in `init`, if `head` names no leaf, or is no prefix of the parameters.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -62,7 +62,14 @@ def head_then_all(
 
     def leaves_of_head(params: chex.ArrayTree) -> Any:
         prefix = head(params) if callable(head) else head
-        return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
+        try:
+            return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
+        except ValueError:
+            raise ValueError(
+                "head must have what the parameters have at each level, True for the last layer and False for all "
+                f"beside it, got {prefix} for parameters with {_outline(params)}. Or pass a function, lambda params: "
+                'jax.tree.map_with_path(lambda path, _: "head" in jax.tree_util.keystr(path), params).'
+            ) from None
 
     alone = optax.masked(head_optimizer, leaves_of_head)
 
@@ -88,6 +95,12 @@ def head_then_all(
         return updates, HeadThenAllState(optax.safe_increment(state.step), head_state, optimizer_state)
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def _outline(params: chex.ArrayTree) -> str:
+    """The paths of a tree's first leaves."""
+    paths = [jax.tree_util.keystr(path) for path, _ in jax.tree.leaves_with_path(params)]
+    return ", ".join(paths[:8]) + (" and so on" if len(paths) > 8 else "")
 
 
 def head_first(share: float = 0.2, head_rate: float = HEAD_RATE, main: Main = optax.adamw) -> Method:

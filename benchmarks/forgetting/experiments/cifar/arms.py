@@ -8,9 +8,12 @@ from typing import NamedTuple
 from benchmarks.forgetting.experiments.cifar.setups import Setup
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adam_spd import adam_spd
-from benchmarks.forgetting.methods.optimizers import adamw, adan, lookahead, sgd
+from benchmarks.forgetting.methods.head_only import lp_ft
+from benchmarks.forgetting.methods.l2_sp import l2_sp
+from benchmarks.forgetting.methods.lookahead import lookahead
+from benchmarks.forgetting.methods.optimizers import adamw, adan, sgd
 from benchmarks.forgetting.methods.profit import one_line, profit
-from benchmarks.forgetting.methods.regularised import l2_sp, lp_ft, wise_ft
+from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.runner import Run, Trial, evenly, run_all, total
 from benchmarks.forgetting.summary import best
 from benchmarks.forgetting.tasks import Task

@@ -1,6 +1,7 @@
 """The methods, each with a rate that falls along a cosine to 0 at the end of the run."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import chex
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from benchmarks.forgetting.methods import lookahead as lookahead_method
 from benchmarks.forgetting.tasks import in_head
 from profit_optax import compare, orthogonalize_to_previous
 from profit_optax import profit as profit_closure
@@ -20,6 +22,10 @@ MOMENTUM = 0.9
 SGD_FACTOR = 30.0
 PULL = 0.1
 HALFWAY = 0.5
+# Of Lookahead: Optax's example has these.
+SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.5
+# Which leaves are trained, as a prefix of the parameters.
+Part = Callable[[chex.ArrayTree], Any]
 
 
 def adamw() -> Method:
@@ -32,13 +38,14 @@ def adamw_more(gradients: int) -> Method:
     return dataclasses.replace(adamw(), name=f"AdamW x{gradients}", gradients=gradients)
 
 
-def profit(n_ref: int, ratio: float, warmup: float = WARMUP) -> Method:
+def profit(n_ref: int, ratio: float, warmup: float = WARMUP, part: Part | None = None) -> Method:
     """PROFIT as the paper has it for tasks that are far: AdamW first, then PROFIT, both along one cosine.
 
     Args:
       n_ref: reference steps.
       ratio: the main rate over that of the SGD reference steps, all along.
       warmup: which part of the run AdamW is alone.
+      part: what is trained; None for everything.
     """
 
     def optimizer(setting: Setting) -> Any:
@@ -50,7 +57,7 @@ def profit(n_ref: int, ratio: float, warmup: float = WARMUP) -> Method:
             step = count // n_ref
             return jnp.where(step < warmup_steps, 0.0, main(step) / ratio)
 
-        return profit_closure(optax.adamw(main), optax.sgd(reference), n_ref)
+        return profit_closure(optax.adamw(main), optax.sgd(reference), n_ref, mask=part)
 
     name = "PROFIT" if warmup else "PROFIT, no warm-up"
     return Method(name, optimizer, gradients=n_ref + 1, closure=True)
@@ -77,7 +84,8 @@ def l2_sp(fresh_head: bool = False) -> Method:
     def optimizer(setting: Setting) -> Any:
         pull = compare.pull_to_start(PULL)
         if fresh_head:
-            pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, _in_head(setting, params)))
+            head = setting.task.head
+            pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, in_head(head, params)))
         return optax.chain(pull, optax.adamw(cosine(setting)))
 
     return Method(f"L2-SP {PULL:g}", optimizer, needs=("head",) if fresh_head else ())
@@ -87,10 +95,23 @@ def head_only() -> Method:
     """AdamW on the last layer; nothing else moves. It needs `Task.head`."""
 
     def optimizer(setting: Setting) -> Any:
-        labels = lambda params: jax.tree.map(lambda inside: "head" if inside else "rest", _in_head(setting, params))  # noqa: E731
-        return optax.partition({"head": optax.adamw(cosine(setting)), "rest": optax.set_to_zero()}, labels)
+        return _of_part(adamw().optimizer(setting), lambda params: in_head(setting.task.head, params))
 
     return Method("head only", optimizer, needs=("head",))
+
+
+def on_part(method: Method, part: Part) -> Method:
+    """A method of gradients alone, which `profit` is not, on a part of the parameters; nothing else moves."""
+    return dataclasses.replace(method, optimizer=lambda setting: _of_part(method.optimizer(setting), part))
+
+
+def lookahead() -> Method:
+    """Lookahead around AdamW."""
+
+    def optimizer(setting: Setting) -> Any:
+        return lookahead_method.fast_and_slow(optax.adamw(cosine(setting)), SYNC_PERIOD, SLOW_STEP_SIZE)
+
+    return Method("Lookahead", optimizer, eval_params=lookahead_method.slow)
 
 
 def halfway() -> Method:
@@ -103,5 +124,8 @@ def cosine(setting: Setting) -> optax.Schedule:
     return optax.cosine_decay_schedule(setting.rate, setting.steps)
 
 
-def _in_head(setting: Setting, params: chex.ArrayTree) -> Any:
-    return in_head(setting.task.head, params)
+def _of_part(tx: optax.GradientTransformation, part: Part) -> optax.GradientTransformation:
+    def labels(params: chex.ArrayTree) -> Any:
+        return jax.tree.map(lambda inside: "trained" if inside else "kept", part(params))
+
+    return optax.partition({"trained": tx, "kept": optax.set_to_zero()}, labels)

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 
 from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
-from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, logits
+from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, logits, with_adapters
 from benchmarks.forgetting.tasks.shuffled import shuffled
 from profit_optax import compare
 
@@ -28,11 +28,13 @@ class Kind(NamedTuple):
       title: what it is.
       fresh_head: whether it has classes of its own, and so a new head beside the old one.
       images: the new task's images, made of those of CIFAR-10 and CIFAR-100.
+      adapters: whether the network stays as it is, and adapters beside its convolutions learn.
     """
 
     title: str
     fresh_head: bool
     images: Callable[[Images, Images], Images]
+    adapters: bool = False
 
 
 def first_classes(ten: Images, hundred: Images) -> Images:
@@ -57,6 +59,7 @@ def recoloured(ten: Images, hundred: Images) -> Images:
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "classes": Kind(f"{CLASSES} classes of CIFAR-100", True, first_classes),
+        "adapters": Kind(f"{CLASSES} classes of CIFAR-100, through adapters alone", True, first_classes, adapters=True),
         "rotated": Kind("CIFAR-10 turned by 90 degrees", False, rotated),
         "recoloured": Kind("negatives of CIFAR-10", False, recoloured),
     }
@@ -95,7 +98,7 @@ def few_examples(
       sizes: how much of them is used.
       tuning: whether new scores are on the held-out training images in place of test images.
     """
-    _, fresh_head, made = KINDS[kind]
+    title, fresh_head, made, adapters = KINDS[kind]
     train = made(ten.train, hundred.train)
     pool = Images(*(array[: len(train.labels) - sizes.held_out] for array in train))
     held_out = Images(*(array[len(pool.labels) :] for array in train))
@@ -105,6 +108,8 @@ def few_examples(
     old_head = params["head"]
     if fresh_head:
         params = {"backbone": params["backbone"], "head": fresh(params["head"], CLASSES)}
+    if adapters:
+        params = {"backbone": with_adapters(params["backbone"]), "head": params["head"]}
 
     def loss(params: chex.ArrayTree, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         images, labels = batch
@@ -130,7 +135,14 @@ def few_examples(
         lambda seed: batches(pool, sizes.examples, sizes.batch, seed),
         evaluate,
         head={"backbone": False, "head": True} if fresh_head else None,
-        name=KINDS[kind].title,
+        name=title,
+    )
+
+
+def head_and_adapters(params: chex.ArrayTree) -> Any:
+    """Which leaves are the head's or an adapter's, as a tree like `params`."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: any(getattr(entry, "key", None) in ("head", "adapter") for entry in path), params
     )
 
 

@@ -7,7 +7,7 @@ the gradients must be outside of loops and branches of a program, in which XLA's
 """
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -52,6 +52,15 @@ def logits(params: chex.ArrayTree, statistics: chex.ArrayTree, images: jax.Array
     return features(params["backbone"], statistics, images) @ head["kernel"] + head["bias"][None]
 
 
+def with_adapters(backbone: chex.ArrayTree) -> Any:
+    """The backbone with a convolution of 1 x 1, which begins at zero, beside each of its own (Rebuffi et al., 2018)."""
+
+    def adapted(layer: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        return layer | {"adapter": jnp.zeros((1, 1, *layer["kernel"].shape[2:]))}
+
+    return jax.tree.map(adapted, backbone, is_leaf=lambda part: "kernel" in part)
+
+
 def features(backbone: chex.ArrayTree, statistics: chex.ArrayTree, images: jax.Array) -> jax.Array:
     """What the head sees, [n, features]."""
     x = (images.astype(jnp.float32) / 255 - _by_channel(jnp.array(_MEAN))) / _by_channel(jnp.array(_SPREAD))
@@ -74,9 +83,11 @@ def _block(x: jax.Array, block: chex.ArrayTree, kept: chex.ArrayTree, stride: in
 
 
 def _normed(x: jax.Array, layer: chex.ArrayTree, kept: chex.ArrayTree, stride: int) -> jax.Array:
-    x = convolution(x, layer["kernel"], stride)
+    y = convolution(x, layer["kernel"], stride)
+    if "adapter" in layer:
+        y += convolution(x, layer["adapter"], stride)
     mean, variance, scale, bias = map(_by_channel, (kept["mean"], kept["variance"], layer["scale"], layer["bias"]))
-    return (x - mean) * jax.lax.rsqrt(variance + _EPSILON) * scale + bias
+    return (y - mean) * jax.lax.rsqrt(variance + _EPSILON) * scale + bias
 
 
 def _by_channel(x: jax.Array) -> jax.Array:

@@ -37,7 +37,7 @@ class Sizes(NamedTuple):
 
     length: int = 64
     batch: int = 8
-    scored: int = 64
+    scored: int = 32
     rank: int = 8
 
 

@@ -10,6 +10,8 @@ from benchmarks.forgetting.tasks.motion.windows import FUTURE, PAST
 
 # Metres that are 1 inside the network.
 _UNIT = 5.0
+# The names of what comes before the decoder, of two encoder layers.
+ENCODER = ("times", "Dense_0", "Layer_0", "Layer_1", "LayerNorm_0")
 
 
 class Futures(NamedTuple):
