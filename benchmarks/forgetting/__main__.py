@@ -4,11 +4,10 @@ from collections.abc import Callable
 
 import typer
 
-from benchmarks.forgetting.experiments import demo, frontier, language, motion, vision
+from benchmarks.forgetting.experiments import demo, frontier, language, motion, vision, warmup
 from benchmarks.forgetting.experiments.cifar import command as cifar
 from benchmarks.forgetting.experiments.map import command as map_
 from benchmarks.forgetting.experiments.toy import command as toy
-from benchmarks.forgetting.experiments.warmup import command as warmup
 
 EXPERIMENTS: dict[str, Callable[..., None]] = {
     "demo": demo.main,

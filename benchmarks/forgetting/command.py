@@ -1,10 +1,11 @@
 """What the experiments' commands share: options, methods by name, the output folder, progress, errors, and the end."""
 
 import contextlib
+import functools
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -15,15 +16,21 @@ from benchmarks.commands import MOST_STEPS, ending_with, make_folder, or_quick, 
 from benchmarks.forgetting.compared import as_arm
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.report import environment
-from benchmarks.forgetting.tasks.catalogue import TASK_HELP
+from benchmarks.forgetting.tasks import Task, digits
+from benchmarks.forgetting.tasks.catalogue import TASKS, MakeTask
 from profit_optax import compare
 from profit_optax.compare.errors import CompareError
-from profit_optax.compare.files import load
+from profit_optax.compare.files import called, load
 from profit_optax.compare.store import opened, write_json, write_text
 
 MOST_SEEDS = 1000
 
-TaskName = Annotated[str | None, typer.Option("--task", help=f"What is learnt. {TASK_HELP}")]
+# Is told what is done now, and how much was done since last time.
+Bar = Callable[[str, float], None]
+
+FROM_FILE = "FILE.py:NAME of a function of seeds that returns a Task."
+_TASK_HELP = f"What is learnt. One of {', '.join(TASKS)}, or {FROM_FILE} Rotated digits where it is left out."
+TaskName = Annotated[str | None, typer.Option("--task", help=_TASK_HELP)]
 Methods = Annotated[
     str | None,
     typer.Option(
@@ -36,6 +43,7 @@ Methods = Annotated[
 Output = Annotated[
     Path, typer.Option(help="Folder for what it writes, and for the runs that a killed command goes on from.")
 ]
+BUDGET = "Gradients of a run: the budget."
 Quick = Annotated[bool, typer.Option("--quick", help="A smoke run, which measures nothing.")]
 
 
@@ -77,32 +85,43 @@ def count_option(what: str, full: Any, quick: Any = None, least: int = 1, most: 
     return typer.Option(min=least, max=most, help=what, show_default=str(shown))
 
 
-def methods_named(text: str, known: Sequence[Method], baseline: str | None = None) -> list[Method]:
-    """The methods of that list of names, between commas.
+def names(text: str) -> list[str]:
+    """The names in a list between commas, each once."""
+    return list(dict.fromkeys(name.strip() for name in text.split(",")))
+
+
+def named(names: Sequence[str], known: Mapping[str, Any], from_file: Callable[[str], Any], hint: str) -> list[Any]:
+    """What names stand for.
 
     Args:
-      text: the list.
+      names: of what is known, or FILE.py:NAME.
       known: what may be asked for without a file.
-      baseline: the method that differences are to, which must be among them; None if none must.
+      from_file: makes the same of FILE.py:NAME.
+      hint: the option.
 
     Raises:
-      typer.BadParameter: for a name that is none of the known methods' and no file's, and without the baseline.
-      CompareError: for a file or a method that cannot be run.
+      typer.BadParameter: for a name that is neither.
     """
-    by_name = {method.name: method for method in known}
-    found = [_named(name, by_name) for name in dict.fromkeys(name.strip() for name in text.split(","))]
+    for name in names:
+        if name not in known and ".py:" not in name:
+            raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}, and no FILE.py:NAME.", param_hint=hint)
+    return [known[name] if name in known else from_file(name) for name in names]
+
+
+def methods_named(text: str, known: Sequence[Method], baseline: str | None = None) -> list[Method]:
+    """The methods of a list, which must have the baseline among them: that to which differences are, or None."""
+    found = named(names(text), {method.name: method for method in known}, method_of, "--methods")
     if baseline is not None and baseline not in [method.name for method in found]:
         raise typer.BadParameter(f"{baseline} must be among them: differences are to it.", param_hint="--methods")
     return found
 
 
-def _named(name: str, by_name: dict[str, Method]) -> Method:
-    if name in by_name:
-        return by_name[name]
-    if ".py:" not in name:
-        raise typer.BadParameter(
-            f"{name!r} is none of {', '.join(by_name)}, and no FILE.py:NAME.", param_hint="--methods"
-        )
+def method_of(name: str) -> Method:
+    """The method in a file, as FILE.py:NAME.
+
+    Raises:
+      CompareError: if there is none that can be run.
+    """
     _, found = load(name)
     if isinstance(found, compare.Method):
         return as_arm(found)
@@ -111,21 +130,21 @@ def _named(name: str, by_name: dict[str, Method]) -> Method:
     return found
 
 
-class Bar:
-    """How far a command is, on standard error."""
+def tasks_named(names: Sequence[str], known: Mapping[str, MakeTask] = TASKS) -> list[MakeTask]:
+    """The tasks of those names. One that is in a file is made by a function of seeds there."""
+    return named(names, known, lambda name: functools.partial(_task_of, name, load(name)[1]), "--task")
 
-    def __init__(self, progress: Any, total: float):
-        self._progress, self._total = progress, total
-        self._task = progress.add_task("", total=total)
 
-    def __call__(self, name: str, taken: int) -> None:
-        """So much was done since last time, and this is what is done now."""
-        self._progress.update(self._task, description=name, advance=taken)
+def task_named(name: str | None, angle: float) -> MakeTask:
+    """The task of that name; None for digits rotated by `angle` degrees."""
+    return functools.partial(digits.rotated_digits, angle=angle) if name is None else tasks_named([name])[0]
 
-    def extend(self, by: float) -> None:
-        """There is more to do than was known."""
-        self._total += by
-        self._progress.update(self._task, total=self._total)
+
+def _task_of(name: str, make: MakeTask, seeds: Sequence[int]) -> Task:
+    task = called(name, lambda: make(seeds))
+    if not isinstance(task, Task):
+        raise CompareError(f"{name} must return a Task of benchmarks.forgetting.tasks, got {type(task).__name__}.")
+    return task
 
 
 class Job:
@@ -142,9 +161,10 @@ class Job:
 
     @contextlib.contextmanager
     def bar(self, total: float) -> Iterator[Bar]:
-        """A progress bar."""
+        """A progress bar on standard error."""
         with progress_bar() as progress:
-            yield Bar(progress, total)
+            bar = progress.add_task("", total=total)
+            yield lambda name, taken: progress.update(bar, description=name, advance=taken)
 
     def about(self, **settings: Any) -> dict[str, Any]:
         """The settings, and what numbers were made with."""
@@ -157,14 +177,18 @@ class Job:
         }
 
     def write(
-        self, content: dict[str, Any], report: str | None = None, draw: Callable[[Path], None] | None = None
+        self,
+        content: dict[str, Any] | None,
+        report: str | None = None,
+        draw: Callable[[Path], None] | None = None,
     ) -> None:
-        """The numbers as JSON, the report as Markdown and the picture."""
+        """The numbers as JSON, the report as Markdown and the picture, as far as they are given."""
         if report is not None:
             write_text(self._path("md"), report)
         if draw is not None:
             draw(self._path("png"))
-        write_json(self._path("json"), content, digits=6, indent=None)
+        if content is not None:
+            write_json(self._path("json"), content, digits=6, indent=None)
 
     def show(self, report: str | None = None) -> None:
         """Print the report, and where everything is."""

@@ -1,7 +1,8 @@
 """To and from `profit_optax.compare`: a method of its as an arm, one of a task's seeds as a user's task."""
 
+import dataclasses
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import chex
@@ -64,23 +65,14 @@ def as_task(task: Task, batch: int, i: int = 0) -> compare.Task:
         found = scores(params, task.data, held_out)
         return {"old": found.old, "new": found.new}
 
-    return _as_task(task, params, task.data, train, batches, evaluate)
+    return dataclasses.replace(_as_task(task, params, task.data, train), batches=batches, evaluate=evaluate)
 
 
-def _nothing(*_: Any) -> Any:
-    """In place of what is not asked for where all seeds are one program."""
-    raise AssertionError
+def _as_task(task: Task, params: chex.ArrayTree, data: Any = None, train: Any = None) -> compare.Task:
+    """One seed's model and old examples; what is not asked for where all seeds are one program is not there."""
 
-
-def _as_task(
-    task: Task,
-    params: chex.ArrayTree,
-    data: Any = None,
-    train: Any = None,
-    batches: Callable[[int], Iterator[Any]] = _nothing,
-    evaluate: Callable[[Any], dict[str, Any]] = _nothing,
-) -> compare.Task:
-    """One seed's model and examples."""
+    def nothing(*_: Any) -> Any:
+        raise AssertionError
 
     def old_batches(seed: int) -> Iterator[Any]:
         assert task.old_batch is not None
@@ -89,10 +81,10 @@ def _as_task(
     return compare.Task(
         params,
         task.loss,
-        batches,
-        evaluate,
+        batches=nothing,
+        evaluate=nothing,
         outputs=task.outputs,
         old_batches=old_batches if task.old_batch else None,
-        head=task.head if any(task.is_head(path) for path, _ in jax.tree.leaves_with_path(params)) else None,
+        head=task.head,
         name=task.name,
     )

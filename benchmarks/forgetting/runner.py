@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 from benchmarks.forgetting.methods import Method
-from benchmarks.forgetting.tasks import Scores, Task
+from benchmarks.forgetting.tasks import Task
 from profit_optax.compare.errors import CompareError
 from profit_optax.compare.store import Store
 
@@ -27,7 +27,8 @@ class Trial(NamedTuple):
       method: the method.
       setting: its "rate", and the other numbers that it can be set to.
       steps: after how many steps it is evaluated, the first time before any step, [evaluations].
-      until: quality on the new task at which the trial ends once every seed has stood there; None for its whole length.
+      until: quality on the new task at which the trial ends once every seed has stood there; None for its whole length,
+        as it must be where seeds are not trained together.
     """
 
     method: Method
@@ -74,37 +75,6 @@ class _State(NamedTuple):
     step: jax.Array
 
 
-class _Place:
-    """Where one run is kept in a folder, found again by what tells it from all others."""
-
-    def __init__(self, store: Store, identity: dict[str, Any]):
-        self._store, self._identity = store, identity
-        self._name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-
-    def finished(self) -> Run | None:
-        return self._store.read(self._name, lambda content: _restored(**content["run"]))
-
-    def finish(self, run: Run) -> None:
-        self._store.write(self._name, {"identity": self._identity, "run": run})
-        self._store.forget_state(self._name)
-
-    def save(self, state: _State, records: list[Any], seconds: float) -> None:
-        self._store.save_state(self._name, state, [jax.tree.map(np.ndarray.tolist, records), seconds])
-
-    def resume(self, state: _State) -> tuple[_State, list[Any], float]:
-        """The state last saved, the evaluations until there and their seconds; `state` and none if there is none."""
-        state, (records, seconds) = self._store.load_state(self._name, state, [[], 0.0])
-        numbers: Any = functools.partial(np.asarray, dtype=np.float32)
-        found = [(Scores(*map(numbers, scores)), {k: numbers(v) for k, v in each.items()}) for scores, each in records]
-        return state, found, seconds
-
-
-def _restored(old: Any, new: Any, steps: Any, metrics: dict[str, Any], **others: Any) -> Run:
-    """A run from what JSON holds of it."""
-    arrays = {name: np.array(values, float) for name, values in metrics.items()}
-    return Run(old=np.array(old, float), new=np.array(new, float), steps=np.array(steps), metrics=arrays, **others)
-
-
 class _Inputs(NamedTuple):
     """What a run reads: arguments of the compiled program, so that no data are compiled into it."""
 
@@ -116,14 +86,17 @@ class _Inputs(NamedTuple):
     kept: Any
 
 
+# All seeds have the same data, and their own of everything else.
+_BY_SEED: Any = (None, 0, 0, 0, 0, 0)
+
 _Setting = dict[str, jax.Array]
-_Metrics = dict[str, jax.Array]
-_AdvanceFn = Callable[[_State, _Setting, jax.Array, _Inputs], tuple[_State, Scores, _Metrics]]
-_Carry = tuple[_State, _Metrics]
-_StepFn = Callable[[_Carry, _Setting, _Inputs], _Carry]
-_InitFn = Callable[[chex.ArrayTree, _Setting], _State]
+# Scores and metrics of all seeds by their names.
+_Record = dict[str, jax.Array]
+_Program = tuple[
+    Callable[[chex.ArrayTree, _Setting], _State],
+    Callable[[_State, _Setting, jax.Array, _Inputs], tuple[_State, _Record]],
+]
 _OnProgress = Callable[[str, int], None]
-_Programs = dict[Method, tuple[_InitFn, _AdvanceFn]]
 
 # Folded into a seed's key for its batches' own keys: no epoch has this number, whose order the key also makes.
 _BATCH_KEYS = 2**31
@@ -197,27 +170,18 @@ def run_all(
         method, seeds, settings and lengths: empty the folder when anything else has changed, such as the code. None
         to keep nothing.
     """
-    _check_names([trial.method for trial in trials])
-    if batch > task.train.shape[1]:
-        raise CompareError(f"batch is {batch}, and a seed trains on {task.train.shape[1]} examples: take at most that.")
-    if not task.together and any(trial.until is not None for trial in trials) and len(task.seeds) > 1:
-        raise ValueError(
-            f"`until` would end the {len(task.seeds)} seeds' runs at different evaluations, and they could not be one"
-            " run: leave it out where a task does not train its seeds together."
-        )
-    n_batches = max(int(trial.steps[-1]) * _batches(trial.method) for trial in trials)
-    parts = [task] if task.together else [_only(task, i) for i in range(len(task.seeds))]
-    programs: _Programs = {}
-    by_part = [_run_part(part, trials, batch, n_batches, programs, on_progress, store) for part in parts]
-    return [_joined(runs) for runs in zip(*by_part, strict=True)]
-
-
-def _check_names(methods: Sequence[Method]) -> None:
-    """Runs are told apart by their methods' names, in tables and in the store."""
-    by_name = {method.name: method for method in methods}
-    doubled = {method.name for method in methods if by_name[method.name] is not method}
+    # Runs are told apart by their methods' names, in tables and in the store.
+    by_name = {trial.method.name: trial.method for trial in trials}
+    doubled = {trial.method.name for trial in trials if by_name[trial.method.name] is not trial.method}
     if doubled:
         raise CompareError(f"different methods have the same name, {sorted(doubled)}: rename one of them.")
+    if batch > task.train.shape[1]:
+        raise CompareError(f"batch is {batch}, and a seed trains on {task.train.shape[1]} examples: take at most that.")
+    n_batches = max(int(trial.steps[-1]) * _batches(trial.method) for trial in trials)
+    parts = [task] if task.together else [_only(task, i) for i in range(len(task.seeds))]
+    programs: dict[Method, _Program] = {}
+    by_part = [_run_part(part, trials, batch, n_batches, programs, on_progress, store) for part in parts]
+    return [_joined(runs) for runs in zip(*by_part, strict=True)]
 
 
 def _run_part(
@@ -225,9 +189,9 @@ def _run_part(
     trials: Sequence[Trial],
     batch: int,
     n_batches: int,
-    programs: _Programs,
+    programs: dict[Method, _Program],
     on_progress: _OnProgress,
-    store: Path | None,
+    folder: Path | None,
 ) -> list[Run]:
     # Not 0 or 1: splitting the seed's key, as tasks do, is folding those in.
     keys = jax.vmap(lambda seed: jax.random.fold_in(jax.random.key(seed), 2))(task.seeds)
@@ -236,65 +200,115 @@ def _run_part(
     kept: dict[Method, Any] = {}
     runs: list[Run] = []
     for trial in trials:
-        method = trial.method
-        place = _Place(Store(store), _identity(task, trial, batch)) if store else None
-        finished = place.finished() if place else None
-        if finished:
-            runs.append(finished)
+        method, store, identity = trial.method, Store(folder) if folder else None, _identity(task, trial, batch)
+        name = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+        run = store.read(name, lambda content: _restored(**content["run"])) if store else None
+        if run:
             on_progress(method.name, int(trial.steps[-1]) * method.gradients * len(task.seeds))
-            continue
-        if method not in kept:
-            kept[method] = _kept(task, method)
-        run = _run_trial(task, trial, inputs._replace(kept=kept[method]), programs, on_progress, place)
-        if place:
-            place.finish(run)
+        else:
+            if method not in kept:
+                kept[method] = _kept(task, method)
+            run = _run_trial(task, trial, inputs._replace(kept=kept[method]), programs, on_progress, store, name)
+            if store:
+                store.write(name, {"identity": identity, "run": run})
+                store.forget_state(name)
         runs.append(run)
     return runs
 
 
 def _run_trial(
-    task: Task, trial: Trial, inputs: _Inputs, programs: _Programs, on_progress: _OnProgress, place: _Place | None
+    task: Task,
+    trial: Trial,
+    inputs: _Inputs,
+    programs: dict[Method, _Program],
+    on_progress: _OnProgress,
+    store: Store | None,
+    name: str,
 ) -> Run:
     method, setting = trial.method, {name: jnp.float32(value) for name, value in trial.setting.items()}
     on_progress(method.name, 0)
     if method not in programs:
-        programs[method] = _compiled(task, method, setting, inputs)
+        programs[method] = _program(task, method, setting, inputs)
     init, advance = programs[method]
-    state = init(task.params, setting)
-    records: list[Any] = []
-    seconds = 0.0
-    if place:
-        state, records, seconds = place.resume(state)
+    state, records, seconds = init(task.params, setting), [], 0.0
+    if store:
+        state, (lists, seconds) = store.load_state(name, state, [[], 0.0])
+        records = [{key: np.asarray(values, np.float32) for key, values in record.items()} for record in lists]
     saved = time.perf_counter()
     # The first distance is 0, which evaluates the start.
     for i, distance in enumerate(np.diff(trial.steps, prepend=0)):
         if i >= len(records):
-            start = time.perf_counter()
-            state, *record = advance(state, setting, jnp.int32(distance), inputs)
+            begin = time.perf_counter()
+            state, record = advance(state, setting, jnp.int32(distance), inputs)
             records.append(jax.device_get(record))
-            seconds += time.perf_counter() - start
-            if place and time.perf_counter() - saved > SAVE_EVERY:
-                place.save(state, records, seconds)
+            seconds += time.perf_counter() - begin
+            if store and time.perf_counter() - saved > SAVE_EVERY:
+                store.save_state(name, state, [jax.tree.map(np.ndarray.tolist, records), seconds])
                 saved = time.perf_counter()
         on_progress(method.name, int(distance) * method.gradients * len(task.seeds))
-        if _everyone_was_there(records[: i + 1], trial.until):
+        there = np.max([record["new"] for record in records[: i + 1]], axis=0)
+        if trial.until is not None and np.all(there >= trial.until):
             break
-    scores, metrics = jax.tree.map(lambda *leaves: np.stack(leaves, axis=1, dtype=float), *map(tuple, records))
     on_progress(method.name, int(trial.steps[-1] - trial.steps[len(records) - 1]) * method.gradients * len(task.seeds))
+    columns = {key: np.stack([record[key] for record in records], axis=1, dtype=float) for key in records[0]}
     return Run(
         method=method.name,
         setting=dict(trial.setting),
         gradients=method.gradients,
         steps=trial.steps[: len(records)],
-        old=scores.old,
-        new=scores.new,
-        metrics={name: values[:, 1:] for name, values in metrics.items()},
+        old=columns.pop("old"),
+        new=columns.pop("new"),
+        metrics={key: values[:, 1:] for key, values in columns.items()},
         seconds=seconds,
     )
 
 
-def _everyone_was_there(records: Sequence[Any], until: float | None) -> bool:
-    return until is not None and bool(np.all(np.max([scores.new for scores, _ in records], axis=0) >= until))
+def _program(task: Task, method: Method, setting: _Setting, inputs: _Inputs) -> _Program:
+    """A method's compiled programs, which serve all of its settings and all parts of the task.
+
+    Returns:
+      The state that all seeds start from, and what takes them some steps on, to their scores there and the means of
+      their metrics over these steps.
+    """
+    n_batches = _batches(method)
+
+    def optimizer(setting: _Setting) -> optax.GradientTransformation:
+        return method.optimizer({**setting, "task": task})
+
+    def seed_step(
+        setting: _Setting, step: jax.Array, params: chex.ArrayTree, state: optax.OptState, own: _Inputs
+    ) -> tuple[chex.ArrayTree, optax.OptState, _Record]:
+        numbers = step * n_batches + jnp.arange(n_batches)
+        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(own.keys, _BATCH_KEYS)))(numbers)
+        batches = jax.vmap(task.batch, in_axes=(None, 0, 0))(own.data, own.train[own.order[numbers]], keys)
+        value_and_grad_fn = jax.value_and_grad(method.loss(task, own.kept, setting) if method.loss else task.loss)
+        params, state = method.step(optimizer(setting), value_and_grad_fn, params, state, batches)
+        return params, state, method.metrics(state)
+
+    all_seeds = jax.vmap(seed_step, in_axes=(None, None, 0, 0, _Inputs(*_BY_SEED)))
+
+    @jax.jit
+    def init(params: chex.ArrayTree, setting: _Setting) -> _State:
+        return _State(params, jax.vmap(optimizer(setting).init)(params), jnp.int32(0))
+
+    @jax.jit
+    def advance(state: _State, setting: _Setting, n_steps: jax.Array, inputs: _Inputs) -> tuple[_State, _Record]:
+        def one_step(_: Any, carry: tuple[_State, _Record]) -> tuple[_State, _Record]:
+            (params, optimizer_state, step), sums = carry
+            params, optimizer_state, metrics = all_seeds(setting, step, params, optimizer_state, inputs)
+            return _State(params, optimizer_state, step + 1), optax.tree.add(sums, metrics)
+
+        # An optimizer's state may hold nothing that has a leading axis; parameters do.
+        metrics_of = jax.vmap(lambda _, optimizer_state: method.metrics(optimizer_state))
+        zeros = optax.tree.zeros_like(metrics_of(state.params, state.optimizer_state))
+        state, sums = jax.lax.fori_loop(0, n_steps, one_step, (state, zeros))
+        params = jax.vmap(method.eval_params)(state.optimizer_state, state.params)
+        scores = jax.vmap(task.evaluate, in_axes=(0, None, 0))(params, inputs.data, inputs.held_out)
+        means = jax.tree.map(lambda total: total / jnp.maximum(n_steps, 1), sums)
+        return state, {**scores._asdict(), **means}
+
+    state = init(task.params, setting)
+    return init, advance.lower(state, setting, jnp.int32(0), inputs).compile()
 
 
 def _kept(task: Task, method: Method) -> Any:
@@ -303,86 +317,6 @@ def _kept(task: Task, method: Method) -> Any:
         return None
     keep = jax.vmap(functools.partial(method.keep, task), in_axes=(0, None, 0))
     return jax.jit(keep)(task.params, task.data, task.train)
-
-
-def _compiled(task: Task, method: Method, setting: _Setting, inputs: _Inputs) -> tuple[_InitFn, _AdvanceFn]:
-    """The method's programs, which serve all of its settings and all parts of the task."""
-
-    @jax.jit
-    def init(params: chex.ArrayTree, setting: _Setting) -> _State:
-        return _State(params, jax.vmap(_optimizer(task, method, setting).init)(params), jnp.int32(0))
-
-    state = init(task.params, setting)
-    return init, _advance(task, method, state, setting, inputs)
-
-
-def _optimizer(task: Task, method: Method, setting: _Setting) -> optax.GradientTransformation:
-    return method.optimizer({**setting, "task": task})
-
-
-def _advance(task: Task, method: Method, state: _State, setting: _Setting, inputs: _Inputs) -> _AdvanceFn:
-    """The program that takes all seeds `n_steps` steps on, to their scores there and the metrics' means over these."""
-    one_step = _step_fn(task, method)
-
-    @jax.jit
-    def advance(
-        state: _State, setting: _Setting, n_steps: jax.Array, inputs: _Inputs
-    ) -> tuple[_State, Scores, _Metrics]:
-        zeros = _no_metrics(method, state)
-        state, sums = jax.lax.fori_loop(0, n_steps, lambda _, carry: one_step(carry, setting, inputs), (state, zeros))
-        return state, _evaluate(task, method, state, inputs), _means(sums, n_steps)
-
-    return advance.lower(state, setting, jnp.int32(0), inputs).compile()
-
-
-def _step_fn(task: Task, method: Method) -> _StepFn:
-    """A step of all seeds, which adds its metrics to their sums."""
-    n_batches = _batches(method)
-
-    def seed_step(
-        setting: _Setting,
-        data: Any,
-        step: jax.Array,
-        params: chex.ArrayTree,
-        state: optax.OptState,
-        train: jax.Array,
-        order: jax.Array,
-        key: jax.Array,
-        kept: Any,
-    ) -> tuple[chex.ArrayTree, optax.OptState, _Metrics]:
-        numbers = step * n_batches + jnp.arange(n_batches)
-        keys = jax.vmap(functools.partial(jax.random.fold_in, jax.random.fold_in(key, _BATCH_KEYS)))(numbers)
-        batches = jax.vmap(task.batch, in_axes=(None, 0, 0))(data, train[order[numbers]], keys)
-        value_and_grad_fn = jax.value_and_grad(method.loss(task, kept, setting) if method.loss else task.loss)
-        params, state = method.step(_optimizer(task, method, setting), value_and_grad_fn, params, state, batches)
-        return params, state, method.metrics(state)
-
-    all_seeds = jax.vmap(seed_step, in_axes=(None, None, None, 0, 0, 0, 0, 0, 0))
-
-    def one_step(carry: _Carry, setting: _Setting, inputs: _Inputs) -> _Carry:
-        (params, optimizer_state, step), sums = carry
-        params, optimizer_state, metrics = all_seeds(
-            setting, inputs.data, step, params, optimizer_state, inputs.train, inputs.order, inputs.keys, inputs.kept
-        )
-        return _State(params, optimizer_state, step + 1), optax.tree.add(sums, metrics)
-
-    return one_step
-
-
-def _evaluate(task: Task, method: Method, state: _State, inputs: _Inputs) -> Scores:
-    params = jax.vmap(method.eval_params)(state.optimizer_state, state.params)
-    return jax.vmap(task.evaluate, in_axes=(0, None, 0))(params, inputs.data, inputs.held_out)
-
-
-def _no_metrics(method: Method, state: _State) -> _Metrics:
-    # An optimizer's state may hold nothing that has a leading axis; parameters do.
-    return optax.tree.zeros_like(
-        jax.vmap(lambda _, optimizer_state: method.metrics(optimizer_state))(state.params, state.optimizer_state)
-    )
-
-
-def _means(sums: _Metrics, n_steps: jax.Array) -> _Metrics:
-    return jax.tree.map(lambda total: total / jnp.maximum(n_steps, 1), sums)
 
 
 def _batches(method: Method) -> int:
@@ -419,3 +353,9 @@ def _identity(task: Task, trial: Trial, batch: int) -> dict[str, Any]:
         "steps": trial.steps.tolist(),
         "until": trial.until,
     }
+
+
+def _restored(old: Any, new: Any, steps: Any, metrics: dict[str, Any], **others: Any) -> Run:
+    """A run from what JSON holds of it."""
+    arrays = {name: np.array(values, float) for name, values in metrics.items()}
+    return Run(old=np.array(old, float), new=np.array(new, float), steps=np.array(steps), metrics=arrays, **others)

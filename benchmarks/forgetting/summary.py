@@ -15,12 +15,7 @@ from profit_optax.compare.statistics import Interval, at_crossing, interval
 
 
 class Crossing(NamedTuple):
-    """Where each seed of a run first reaches a level of new accuracy: NaN for those that do not.
-
-    Attributes:
-      old: accuracy on the old task there, [seeds].
-      steps: steps taken until there, [seeds].
-    """
+    """Old accuracy and steps where each seed first reaches a level of new accuracy, [seeds]; NaN where it does not."""
 
     old: np.ndarray
     steps: np.ndarray
@@ -69,7 +64,42 @@ def crossing(run: Run, level: float) -> Crossing:
 
 def summarize(runs: Sequence[Run], level: float, baseline: str) -> list[Row]:
     """A row for each run, with differences to the `baseline` method: to its only run, or to that at the same rate."""
-    return [_row(run, level, None if run.method == baseline else _counterpart(runs, baseline, run)) for run in runs]
+    rows = []
+    for run in runs:
+        at = crossing(run, level)
+        steps = interval(at.steps)
+        row = Row(
+            method=run.method,
+            setting=run.setting,
+            seeds=len(at.old),
+            reached=int(np.sum(~np.isnan(at.old))),
+            old=interval(at.old),
+            difference=None if run.method == baseline else difference(run, _counterpart(runs, baseline, run), level),
+            steps=steps.mean if steps else None,
+            gradients=steps.mean * run.gradients if steps else None,
+            final_new=float(np.mean(run.new[:, -1])),
+            metrics={
+                name: float(np.mean(np.average(values, axis=1, weights=np.diff(run.steps))))
+                for name, values in run.metrics.items()
+                if len(run.steps) > 1
+            },
+            seconds=steps.mean / max(run.steps[-1], 1) * run.seconds if steps else None,
+        )
+        rows.append(row)
+    return rows
+
+
+def best(runs: Sequence[Run], level: float) -> Run:
+    """The run that most seeds reach the level with, and of these the one that keeps most; if none, the one nearest."""
+
+    def merit(run: Run) -> tuple[float, float]:
+        old = crossing(run, level).old
+        there = ~np.isnan(old)
+        # What is no number came nowhere near.
+        nearest = np.nan_to_num(run.new, nan=-np.inf).max(axis=1)
+        return float(np.mean(there)), float(np.mean(old[there] if there.any() else nearest))
+
+    return max(runs, key=merit)
 
 
 def difference(run: Run, other: Run, level: float) -> Interval | None:
@@ -92,28 +122,6 @@ def describe(runs: Sequence[Run], level: float) -> list[str]:
 def percent(fraction: float) -> str:
     """A fraction in percent, without the noise of binary fractions."""
     return f"{100 * fraction:.4g}"
-
-
-def _row(run: Run, level: float, baseline: Run | None) -> Row:
-    at = crossing(run, level)
-    steps = interval(at.steps)
-    return Row(
-        method=run.method,
-        setting=run.setting,
-        seeds=len(at.old),
-        reached=int(np.sum(~np.isnan(at.old))),
-        old=interval(at.old),
-        difference=difference(run, baseline, level) if baseline else None,
-        steps=steps.mean if steps else None,
-        gradients=steps.mean * run.gradients if steps else None,
-        final_new=float(np.mean(run.new[:, -1])),
-        metrics={
-            name: float(np.mean(np.average(values, axis=1, weights=np.diff(run.steps))))
-            for name, values in run.metrics.items()
-            if len(run.steps) > 1
-        },
-        seconds=steps.mean / max(run.steps[-1], 1) * run.seconds if steps else None,
-    )
 
 
 def _counterpart(runs: Sequence[Run], method: str, run: Run) -> Run:

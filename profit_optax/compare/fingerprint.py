@@ -54,7 +54,8 @@ def of_what_is_read(function: Callable[..., Any]) -> dict[str, str]:
         if id(value) in seen:
             continue
         seen.add(id(value))
-        if isinstance(value, list | tuple):
+        # Not lists: a scorer may write into one what it has seen.
+        if isinstance(value, tuple):
             waiting += value
         elif isinstance(value, dict):
             waiting += value.values()

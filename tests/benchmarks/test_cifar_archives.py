@@ -2,7 +2,6 @@
 
 import pickle
 import pickletools
-import tarfile
 
 import numpy as np
 import pytest
@@ -110,11 +109,12 @@ def test_a_truncated_pickle_is_an_error_that_names_it(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".tar.gz", ".tar"])
-def test_a_truncated_archive_is_an_error_that_names_it(tmp_path, suffix):
+@pytest.mark.parametrize("damaged", [lambda content: content[:30_000], lambda content: b"<html>not found</html>"])
+def test_a_damaged_archive_is_an_error_that_names_it(tmp_path, suffix, damaged):
     write_cifar10(tmp_path)
     path = pack(tmp_path, "cifar10", suffix)
-    path.write_bytes(path.read_bytes()[:30_000])
-    with pytest.raises(ArchiveError, match=rf"cifar-10-python{suffix} is damaged .*get the archive again"):
+    path.write_bytes(damaged(path.read_bytes()))
+    with pytest.raises(ArchiveError, match=rf"(?s)cifar-10-python{suffix} is damaged .*get the archive again"):
         archives.cifar10(tmp_path, **LOAD10)
 
 
@@ -128,32 +128,24 @@ def test_bytes_changed_inside_of_a_packed_archive_are_noticed(tmp_path):
         archives.cifar10(tmp_path, **LOAD10)
 
 
-def test_an_archive_that_is_no_archive(tmp_path):
-    (tmp_path / "cifar-10-python.tar.gz").write_bytes(b"<html>not found</html>")
-    with pytest.raises(ArchiveError, match=r"cifar-10-python\.tar\.gz is damaged"):
-        archives.cifar10(tmp_path)
-
-
 ROWS = np.zeros((3, 3072), np.uint8)
 
 
 @pytest.mark.parametrize(
     ("entries", "problem"),
     [
-        ({b"data": ROWS}, "KeyError: b'labels'"),
-        ({b"data": ROWS[:, :-1], b"labels": [0, 1, 2]}, r"uint8 \[3, 3071\], not uint8 \[n, 3072\]"),
-        ({b"data": ROWS.astype(np.float32), b"labels": [0, 1, 2]}, "its images are float32"),
-        ({b"data": ROWS, b"labels": [0, 1]}, r"3 images have labels of shape \[2\]"),
-        ({b"data": ROWS, b"labels": [0, 1, 10]}, "not integers from 0 to 9"),
-        ({b"data": ROWS, b"labels": [0, 1, -1]}, "not integers from 0 to 9"),
-        ({b"data": ROWS, b"labels": [0, 1, 0.5]}, "not integers from 0 to 9"),
-        ([1, 2], "TypeError"),
+        ({b"data": ROWS}, "cannot be read .KeyError: b'labels'"),
+        ([1, 2], "cannot be read .TypeError"),
+        ({b"data": ROWS[:, :-1], b"labels": [0, 1, 2]}, r"no file of CIFAR-10 .* has uint8 \[3, 3071\], and 3 labels"),
+        ({b"data": ROWS.astype(np.float32), b"labels": [0, 1, 2]}, "no file of CIFAR-10 .* has float32"),
+        ({b"data": ROWS, b"labels": [0, 1]}, r"no file of CIFAR-10 .* has uint8 \[3, 3072\], and 2 labels"),
+        *(({b"data": ROWS, b"labels": [0, 1, x]}, "no file of CIFAR-10 .* from 0 to 9;") for x in (10, -1, 0.5)),
     ],
 )
 def test_what_is_no_batch_is_an_error_that_says_why(tmp_path, entries, problem):
     write_cifar10(tmp_path)
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(python2_pickle(entries))
-    with pytest.raises(ArchiveError, match=rf"data_batch_1 is no file of CIFAR-10 for Python \(.*{problem}"):
+    with pytest.raises(ArchiveError, match=f"data_batch_1 (is )?{problem}"):
         archives.cifar10(tmp_path, **LOAD10)
 
 
@@ -161,7 +153,7 @@ def test_labels_of_cifar_100_end_at_99(tmp_path):
     write_cifar100(tmp_path)
     content = python2_pickle({b"data": ROWS, b"fine_labels": [0, 99, 100]})
     (tmp_path / "cifar-100-python" / "train").write_bytes(content)
-    with pytest.raises(ArchiveError, match="not integers from 0 to 99"):
+    with pytest.raises(ArchiveError, match="labels from 0 to 99"):
         archives.cifar100(tmp_path, train_images=3, test_images=3)
 
 
@@ -169,15 +161,8 @@ def test_a_pickle_may_not_run_code(tmp_path, capsys):
     write_cifar10(tmp_path)
     content = python2_pickle({b"data": ROWS, b"labels": FortyTwo()})
     (tmp_path / "cifar-10-batches-py" / "data_batch_1").write_bytes(content)
-    with pytest.raises(ArchiveError, match=r"data_batch_1 cannot be read \(it asks for __builtin__\.print"):
+    with pytest.raises(ArchiveError, match=r"data_batch_1 cannot be read .*: it asks for __builtin__\.print"):
         archives.cifar10(tmp_path, **LOAD10)
     assert capsys.readouterr().out == ""
     pickle.loads(content, encoding="bytes")
     assert capsys.readouterr().out == "42\n"
-
-
-def test_an_unpacked_archive_is_preferred(tmp_path):
-    files = write_cifar10(tmp_path)
-    with tarfile.open(tmp_path / "cifar-10-python.tar", "w"):
-        pass
-    assert_images(archives.cifar10(tmp_path, **LOAD10).test, [files["test_batch"]])

@@ -6,20 +6,18 @@ import json
 import jax
 import numpy as np
 import pytest
-import typer
 from jax.experimental.compilation_cache.compilation_cache import reset_cache
-from typer.testing import CliRunner
 
-from benchmarks.forgetting.experiments.cifar import command, measure, report, setups
-from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, arms
-from benchmarks.forgetting.experiments.cifar.measure import Outcome
-from benchmarks.forgetting.methods.adamw import adamw
+from benchmarks.forgetting.experiments.cifar import command, report, setups
+from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, Outcome, arms, gradients, measure
+from benchmarks.forgetting.methods.optimizers import adamw
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tasks import Scores, Task
 from benchmarks.forgetting.tasks.cifar import archives
 from benchmarks.forgetting.tasks.cifar.base import Base, Recipe
 from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_archives import write_cifar10, write_cifar100
+from tests.benchmarks.commands import invoke
 
 TOY = setups.Setup(
     base=Recipe("toy", epochs=1, rate=1e-2, batch=8),
@@ -45,12 +43,6 @@ lion = from_optimizer("Lion", lambda rate: optax.lion(rate / 10))
 """
 
 
-def invoke(*args):
-    app = typer.Typer()
-    app.command()(command.main)
-    return CliRunner().invoke(app, list(map(str, args)))
-
-
 @pytest.fixture
 def compilation_cache():
     """What the command says about compiled programs is not for the tests after it."""
@@ -74,7 +66,7 @@ def test_the_command_trains_tunes_and_writes_tables_and_goes_on_where_it_was(toy
     (tmp_path / "own.py").write_text(OWN)
     own = f"adamw,{tmp_path / 'own.py'}:lion"
     options = "--seeds", 2, "--arm", "n_ref2", "--methods", own, "--rate", 1e-3
-    first = invoke(*toy, *options)
+    first = invoke("cifar", *toy, *options)
     assert first.exit_code == 0, first.output
     page = (tmp_path / "out" / "cifar.md").read_text(encoding="utf-8")
     assert page.startswith("# CIFAR-10 → CIFAR-100, toy: not converged\n")
@@ -87,13 +79,13 @@ def test_the_command_trains_tunes_and_writes_tables_and_goes_on_where_it_was(toy
     assert [run["steps"] for run in runs] == [[0, 2, 4]] * 3
     assert page.index("## Your own") < page.index("| Lion |")
     assert np.shape(runs[0]["old"]) == (2, 3)
-    again = invoke(*toy, *options)
+    again = invoke("cifar", *toy, *options)
     assert again.exit_code == 0, again.output
     assert json.loads((tmp_path / "out" / "cifar.json").read_text())["outcomes"] == content["outcomes"]
 
 
 def test_a_quick_run_says_that_it_measures_nothing(toy, tmp_path):
-    result = invoke(*toy, "--quick", "--methods", "adamw,profit")
+    result = invoke("cifar", *toy, "--quick", "--methods", "adamw,profit")
     assert result.exit_code == 0, result.output
     assert "Its numbers mean nothing" in result.stdout
     content = json.loads((tmp_path / "out" / "cifar.json").read_text())
@@ -101,17 +93,19 @@ def test_a_quick_run_says_that_it_measures_nothing(toy, tmp_path):
 
 
 def test_base_only_trains_the_old_model_alone(toy, tmp_path):
-    result = invoke(*toy, "--base-only")
+    result = invoke("cifar", *toy, "--base-only")
     assert result.exit_code == 0, result.output
     assert "of CIFAR-10's test images after 1 epochs; held-out loss not flat; not converged." in result.output
     assert not (tmp_path / "out" / "cifar.md").exists()
 
 
 def test_wrong_arguments_end_the_command_with_a_reason(toy, tmp_path):
-    assert "'vgg' is none of small" in invoke("--data", tmp_path, "--network", "vgg", "--output", tmp_path).output
-    result = invoke("--data", tmp_path, "--output", tmp_path / "out")
+    assert (
+        "'vgg' is none of small" in invoke("cifar", "--data", tmp_path, "--network", "vgg", "--output", tmp_path).output
+    )
+    result = invoke("cifar", "--data", tmp_path, "--output", tmp_path / "out")
     assert (result.exit_code, "has no CIFAR-10" in result.output) == (1, True)
-    assert invoke(*toy, "--batch", 25).exit_code == 2
+    assert invoke("cifar", *toy, "--batch", 25).exit_code == 2
 
 
 def test_the_papers_networks_have_its_rates_and_epochs_as_defaults():
@@ -123,7 +117,7 @@ def test_the_papers_networks_have_its_rates_and_epochs_as_defaults():
     }
     for name, setup in full.items():
         assert setup.base.network == name
-        lowest = min(new for _, new in report.paper.OPTIMIZERS[name].values())
+        lowest = min(new for _, new in report.PAPER[name].values())
         assert setup.level < lowest / 100
 
 
@@ -140,7 +134,7 @@ def quadratic_task(seeds):
         batch=lambda data, indices, key: data[indices],
         loss=lambda params, batch: ((params["head"] - 1) ** 2).sum() + (params["backbone"] ** 2).sum(),
         evaluate=lambda params, data, held_out: Scores(params["backbone"][0], params["head"][0]),
-        is_head=lambda path: path[0].key == "head",
+        head={"backbone": False, "head": True},
         fresh_head=True,
     )
 
@@ -155,23 +149,11 @@ def test_every_arm_can_be_set_to_what_it_is_tuned_over_as_often_as_any_other():
     for arm in catalogue:
         settings = arm.method.settings()
         assert len(settings) == (1 if arm.like else 3)
-        setting = {**by_key[arm.like or arm.key].method.settings()[0], **settings[0]}
+        setting = {**(arm.like or arm).method.settings()[0], **settings[0]}
         arm.method.optimizer({**setting, "task": task}).init(params)
-    keys = (
-        "adamw",
-        "profit",
-        "adamw2",
-        "one_line",
-        "sgd",
-        "lookahead",
-        "adan",
-        "n_ref2",
-        "n_ref5",
-        "ratio100",
-        "ratio1000",
-        "ratio10000",
-    )
-    assert tuple(by_key)[:12] == keys
+    optimizers = ["adamw", "profit", "adamw2", "one_line", "sgd", "lookahead", "adan"]
+    keys = [*optimizers, "n_ref2", "n_ref5", "ratio100", "ratio1000", "ratio10000"]
+    assert list(by_key)[:12] == keys
     assert [by_key[key].method.gradients for key in keys] == [1, 2, 2, 1, 1, 1, 1, 3, 6, 2, 2, 2]
     assert by_key["ratio1000"].method.settings() == [{"ratio": 1000.0}]
 
@@ -180,10 +162,10 @@ def test_an_arm_is_run_at_the_best_of_its_rates_and_an_ablation_at_its_models():
     setup = TOY._replace(steps=10, tune_gradients=10, level=0.5)
     tuning, task = quadratic_task([100]), quadratic_task([0, 1])
     first = Arm("first", "n_ref", adamw(2)._replace(grid=(("rate", (1e-3, 0.2)), ("ratio", (10.0,)))))
-    second = Arm("second", "n_ref", adamw()._replace(grid=(("ratio", (100.0,)),)), like="first")
+    second = Arm("second", "n_ref", adamw()._replace(grid=(("ratio", (100.0,)),)), like=first)
     told = []
-    run = functools.partial(measure.measure, tuning, task, (first, second), setup=setup)
-    outcomes = list(run(["first", "second"], on_progress=lambda name, taken: told.append(taken)))
+    run = functools.partial(measure, tuning, task, setup=setup)
+    outcomes = list(run(arms=[first, second], on_progress=lambda name, taken: told.append(taken)))
     # Only the higher rate gets the head half of the way to one in so few steps.
     assert [outcome.run.setting for outcome in outcomes] == [
         {"rate": 0.2, "ratio": 10.0},
@@ -195,10 +177,10 @@ def test_an_arm_is_run_at_the_best_of_its_rates_and_an_ablation_at_its_models():
     assert {tried.steps[-1] for tried in outcomes[0].tried} == {5}
     assert {outcome.run.steps[-1] for outcome in outcomes} == {10}
     assert {outcome.run.old.shape for outcome in outcomes} == {(2, 3)}
-    assert sum(told) == measure.gradients((first, second), ["first", "second"], setup, seeds=2) == 20 + 40 + 20
-    (alone,) = run(["second"])
+    assert sum(told) == gradients([first, second], setup, seeds=2) == 20 + 40 + 20
+    (alone,) = run(arms=[second])
     assert alone.run.setting == outcomes[1].run.setting
-    assert measure.gradients((first, second), ["second"], setup, seeds=2) == 20 + 20
+    assert gradients([second], setup, seeds=2) == 20 + 20
 
 
 def run_of(method, rate, old, new):
@@ -206,26 +188,6 @@ def run_of(method, rate, old, new):
     old, new = np.array([old, old], float), np.array([new, new], float)
     old[1] += 0.01
     return Run(method, {"rate": rate}, 1, np.array([0, 10]), old, new, {}, 1.0)
-
-
-@pytest.mark.parametrize(
-    ("olds", "best"),
-    [
-        # Both reach 50 %, and the second keeps more there.
-        (([0.9, 0.5], [0.0, 0.6]), 0.2),
-        # The second keeps more, and is not there.
-        (([0.9, 0.8], [0.0, 0.4]), 0.1),
-    ],
-)
-def test_the_best_run_keeps_most_where_it_reaches_the_level(olds, best):
-    old, new = olds
-    runs = [run_of("a", 0.1, [0.9, 0.2], [0.0, 0.6]), run_of("a", 0.2, old, new)]
-    assert measure.best(runs, 0.5).rate == best
-
-
-def test_where_no_run_reaches_the_level_the_nearest_is_the_best():
-    runs = [run_of("a", rate, [0.9, old], [0.0, new]) for rate, old, new in ((0.1, 0.8, 0.3), (0.2, 0.4, 0.4))]
-    assert measure.best(runs, 0.5).rate == 0.2
 
 
 def outcomes():
@@ -252,14 +214,8 @@ def test_a_line_has_the_papers_figure_the_ends_and_the_old_accuracy_at_the_level
     assert (published, old, new, at) == ("35.26 / 74.70", "70.5 ± 6.4", "50.0 ± 0.0", "70.5 ± 6.4")
     # AdamW is at 50 % after 10 · 5/8 steps, at 90 - 40 · 5/8 = 65 %.
     assert (minus, steps) == ("+5.0 ± 0.0", "10")
-    assert cells(page, "Optimizers", "AdamW")[1:] == [
-        "34.64 / 73.11",
-        "50.5 ± 6.4",
-        "80.0 ± 0.0",
-        "65.5 ± 6.4",
-        "",
-        "6",
-    ]
+    expected = ["34.64 / 73.11", "50.5 ± 6.4", "80.0 ± 0.0", "65.5 ± 6.4", "", "6"]
+    assert cells(page, "Optimizers", "AdamW")[1:] == expected
 
 
 def test_what_does_not_reach_the_level_is_shown_as_not_reached():
@@ -275,10 +231,12 @@ def test_ablations_stand_below_what_they_change():
 
 
 def test_the_page_says_which_parameters_of_the_old_model_were_kept():
-    page = report.markdown(BASE, outcomes(), TOY, ABOUT)
-    assert f"those with the lowest held-out loss, which was flat for {TOY.base.patience} epochs" in page
-    page = report.markdown(BASE, outcomes(), TOY._replace(base=TOY.base._replace(patience=None)), ABOUT)
-    assert "kept are the last parameters" in page
+    for patience, kept in (
+        (10, "those with the lowest held-out loss, which was flat for 10 epochs"),
+        (None, "the last"),
+    ):
+        setup = TOY._replace(base=TOY.base._replace(patience=patience))
+        assert f"kept are {kept}" in report.markdown(BASE, outcomes(), setup, ABOUT)
 
 
 def test_titles_say_so_where_the_old_model_is_not_converged():

@@ -22,7 +22,7 @@ def count(tree):
 
 def shapes(name, classes, dtype=jnp.float32):
     return jax.eval_shape(
-        lambda key: networks.init_params(networks.network(name, dtype), classes, key), jax.random.key(0)
+        lambda key: networks.init_params(networks.NETWORKS[name](dtype), classes, key), jax.random.key(0)
     )
 
 
@@ -70,7 +70,7 @@ def test_parameters_and_outputs_are_float32_and_what_lies_between_is_not(name):
     params = shapes(name, 10, jnp.bfloat16)
     assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
-    outputs = jax.eval_shape(functools.partial(networks.logits, networks.network(name, jnp.bfloat16)), params, images)
+    outputs = jax.eval_shape(functools.partial(networks.logits, networks.NETWORKS[name](jnp.bfloat16)), params, images)
     assert (outputs.shape, outputs.dtype) == ((2, 10), jnp.float32)
     heavy = [e for e in equations_of(name) if e.primitive.name in ("conv_general_dilated", "dot_general")]
     assert len(heavy) > 5
@@ -81,7 +81,7 @@ def test_parameters_and_outputs_are_float32_and_what_lies_between_is_not(name):
 
 def equations_of(name):
     """All operations of the network in bfloat16."""
-    backbone, params = networks.network(name, jnp.bfloat16), shapes(name, 10, jnp.bfloat16)
+    backbone, params = networks.NETWORKS[name](jnp.bfloat16), shapes(name, 10, jnp.bfloat16)
     images = jax.ShapeDtypeStruct((2, 32, 32, 3), jnp.uint8)
     return list(all_equations(jax.make_jaxpr(functools.partial(networks.logits, backbone))(params, images).jaxpr))
 
@@ -130,8 +130,3 @@ def test_patches_are_the_squares_of_four_by_four_pixels():
 
 def test_bytes_are_spread_around_zero():
     np.testing.assert_allclose(networks.normalize(jnp.asarray([0, 255], jnp.uint8)), [-2, 2])
-
-
-def test_an_unknown_network_is_an_error():
-    with pytest.raises(ValueError, match=r"network must be one of small, resnet18, vit_tiny, vit_small, got 'vgg'"):
-        networks.network("vgg", jnp.float32)

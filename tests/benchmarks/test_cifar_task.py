@@ -103,7 +103,7 @@ def test_the_loss_is_the_mean_cross_entropy_of_the_new_head(task):
 
 
 def test_the_head_is_told_from_the_backbone_and_is_fresh(task):
-    heads = jax.tree_util.tree_map_with_path(lambda path, _: task.is_fresh(path), of_seed(task.params, 0))
+    heads = task.fresh(of_seed(task.params, 0))
     assert set(jax.tree.leaves(heads["head"])) == {True}
     assert set(jax.tree.leaves(heads["backbone"])) == {False}
     assert not task.together

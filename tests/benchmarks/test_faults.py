@@ -9,17 +9,13 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import rounding
-from benchmarks.forgetting.__main__ import app
 from benchmarks.forgetting.experiments import frontier
 from benchmarks.forgetting.experiments.cifar import command as cifar
 from benchmarks.forgetting.experiments.toy import command as toy
 from benchmarks.forgetting.tasks import digits
 from profit_optax.compare.store import opened
+from tests.benchmarks.commands import invoke
 from tests.benchmarks.test_demo import words
-
-
-def invoke(*options):
-    return CliRunner().invoke(app, list(map(str, options)), env={"COLUMNS": "200"})
 
 
 def sentence(result):
@@ -34,22 +30,31 @@ def sentence(result):
 @pytest.mark.parametrize(
     ("experiment", "option", "value"),
     [
+        ("toy", "--activations", "step"),
+        ("toy", "--batches", "0"),
         ("toy", "--batches", "201"),
         ("toy", "--batches", "1000000000000"),
         ("toy", "--ratios", "9" * 5000),
+        ("toy", "--ratios", "0.1"),
+        ("toy", "--seeds", "1"),
         ("toy", "--seeds", "101"),
+        ("toy", "--sweep-seeds", "0"),
         ("toy", "--sweep-seeds", "1000000000"),
         ("map", "--seeds", "1000000000"),
         ("warmup", "--seeds", "1000000000"),
+        ("warmup", "--task", "chess"),
+        ("warmup", "--methods", "PROFIT"),
+        ("warmup", "--steps", "0"),
+        ("warmup", "--output", __file__),
         ("frontier", "--tuning-seeds", "1000000000"),
         ("frontier", "--gradients", "10000000000"),
         ("demo", "--n-ref", "1000000000"),
     ],
 )
-def test_what_is_too_much_is_refused_before_anything_is_trained(monkeypatch, tmp_path, experiment, option, value):
+def test_a_wrong_value_is_refused_before_anything_is_trained(monkeypatch, tmp_path, experiment, option, value):
     monkeypatch.setattr(toy, "sweep", None)
     monkeypatch.setattr(digits, "_load", None)
-    result = invoke(experiment, "--quick", option, value, "--output", tmp_path)
+    result = invoke(experiment, "--quick", "--output", tmp_path, option, value)
     assert result.exit_code == 2
     assert re.search(f"Invalid value for '?{option}'?: ", words(result.stderr))
 
@@ -128,6 +133,13 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
     result = invoke(*QUICK, tmp_path)
     assert result.exit_code == 130
     assert result.stderr == f"Stopped. Start the same command again to go on: {tmp_path} has what was finished.\n"
+
+
+@pytest.mark.parametrize("experiment", ["frontier", "warmup"])
+def test_an_unconverged_old_model_ends_the_run(linear_models, monkeypatch, tmp_path, experiment):
+    monkeypatch.setattr(digits, "CONVERGED", 0.98)
+    result = invoke(experiment, "--quick", "--methods", "AdamW", "--output", tmp_path)
+    assert "the old models are not converged" in sentence(result)
 
 
 @pytest.mark.parametrize(

@@ -4,25 +4,15 @@ import json
 
 import numpy as np
 import pytest
-import typer
-from typer.testing import CliRunner
 
-from benchmarks.forgetting.experiments import frontier
-from benchmarks.forgetting.tasks import digits
+from tests.benchmarks.commands import invoke
 from tests.benchmarks.test_demo import words
-
-
-def invoke(*options):
-    app = typer.Typer()
-    app.command()(frontier.main)
-    return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
-
 
 pytestmark = pytest.mark.usefixtures("linear_models")
 
 
 def test_methods_are_tuned_on_other_seeds_than_they_are_reported_on(tmp_path):
-    result = invoke("--quick", "--methods", "AdamW,L2-SP,PROFIT one line", "--output", str(tmp_path))
+    result = invoke("frontier", "--quick", "--methods", "AdamW,L2-SP,PROFIT one line", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "frontier.json").read_text())
     assert list(content["tuned"]) == ["AdamW", "L2-SP", "PROFIT one line"]
@@ -44,7 +34,7 @@ def test_methods_are_tuned_on_other_seeds_than_they_are_reported_on(tmp_path):
 
 def test_what_is_named_wins_over_quick(tmp_path):
     numbers = ("--seeds", "3", "--tuning-seeds", "4", "--gradients", "10")
-    result = invoke("--quick", "--methods", "AdamW", *numbers, "--output", str(tmp_path))
+    result = invoke("frontier", "--quick", "--methods", "AdamW", *numbers, "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "frontier.json").read_text())
     assert np.shape(content["runs"][0]["old"])[0] == 3
@@ -54,17 +44,10 @@ def test_what_is_named_wins_over_quick(tmp_path):
     assert {each["steps"][-1] for each in identities} == {10}
 
 
-def test_unconverged_old_models_end_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "CONVERGED", 0.98)
-    result = invoke("--quick", "--methods", "AdamW", "--output", str(tmp_path))
-    assert result.exit_code == 1
-    assert "Error: the old models are not converged" in words(result.stderr)
-
-
 @pytest.mark.parametrize(
     ("methods", "said"), [("AdamW,Sgd", "'Sgd' is none of AdamW, AdamW x2, SGD"), ("SGD", "AdamW must be among them")]
 )
 def test_unknown_methods_are_refused_by_name(methods, said, tmp_path):
-    result = invoke("--quick", "--methods", methods, "--output", str(tmp_path))
+    result = invoke("frontier", "--quick", "--methods", methods, "--output", str(tmp_path))
     assert result.exit_code == 2
     assert said in words(result.stderr)

@@ -5,18 +5,15 @@ import json
 import jax
 import numpy as np
 import pytest
-import typer
 from matplotlib.figure import Figure
-from typer.testing import CliRunner
 
 from benchmarks.forgetting.experiments.map import command
-from benchmarks.forgetting.experiments.map.digits import DIGITS, MAINS
 from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import Gain, early_cosine, gain, level, predictions
-from benchmarks.forgetting.experiments.map.points import points
-from benchmarks.forgetting.experiments.map.toy import TOY
+from benchmarks.forgetting.experiments.map.places import DIGITS, MAINS, TOY
 from benchmarks.forgetting.runner import Run
 from profit_optax.compare.statistics import Interval
+from tests.benchmarks.commands import invoke
 from tests.benchmarks.test_demo import words
 
 CENTRE = DIGITS.centre
@@ -26,9 +23,9 @@ CENTRE = DIGITS.centre
 def test_each_factor_is_varied_alone_from_the_same_centre(mapped):
     assert set(mapped.factors) == set(mapped.centre._fields)
     for name, factor in mapped.factors.items():
-        for point, value in zip(points(mapped, name), factor.values, strict=True):
+        for point, value in zip(mapped.points(name), factor.values, strict=True):
             assert point == mapped.centre._replace(**{name: value})
-        assert mapped.centre in points(mapped, name)
+        assert mapped.centre in mapped.points(name)
 
 
 @pytest.mark.parametrize("mapped", [DIGITS, TOY])
@@ -151,12 +148,6 @@ def test_the_map_draws_what_was_reached_and_what_was_not(tmp_path):
     assert "lower early cosine in 100 % of its pairs" in text
 
 
-def invoke(*options):
-    app = typer.Typer()
-    app.command()(command.main)
-    return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
-
-
 def only(monkeypatch, mapped, **values):
     """One value each for some of the factors."""
     for name, value in values.items():
@@ -165,7 +156,7 @@ def only(monkeypatch, mapped, **values):
 
 def test_the_command_at_toy_size(linear_models, monkeypatch, tmp_path):
     only(monkeypatch, DIGITS, n_ref=2, main="SGD")
-    result = invoke("--quick", "--factors", "n_ref,main", "--output", str(tmp_path))
+    result = invoke("map", "--quick", "--factors", "n_ref,main", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / "map.json").read_text())
     # Two rates each; the one line only where it is not n_ref that varies.
@@ -183,11 +174,14 @@ def test_the_command_at_toy_size(linear_models, monkeypatch, tmp_path):
     }
     assert "Too few places reached the level for a correlation" in words((tmp_path / "map.md").read_text())
     assert (tmp_path / "map.png").exists()
-    assert invoke("--quick", "--factors", "main", "--seeds", "3", "--output", str(tmp_path / "three")).exit_code == 0
+    assert (
+        invoke("map", "--quick", "--factors", "main", "--seeds", "3", "--output", str(tmp_path / "three")).exit_code
+        == 0
+    )
     assert json.loads((tmp_path / "three/map.json").read_text())["seeds"] == 3
     identities = [json.loads(path.read_text())["identity"] for path in (tmp_path / "three/runs").glob("*.json")]
     assert {tuple(each["seeds"]) for each in identities} == {(0, 1, 2)}
-    wrong = invoke("--factors", "weather")
+    wrong = invoke("map", "--factors", "weather")
     assert wrong.exit_code == 2
     assert "'weather'" in words(wrong.stderr)
 
@@ -195,7 +189,7 @@ def test_the_command_at_toy_size(linear_models, monkeypatch, tmp_path):
 def test_the_command_on_the_toy_problem(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     only(monkeypatch, TOY, base_steps=1000)
-    result = invoke("--task", "toy", "--quick", "--factors", "base_steps")
+    result = invoke("map", "--task", "toy", "--quick", "--factors", "base_steps")
     assert result.exit_code == 0, result.output
     folder = tmp_path / "out/map_toy"
     content = json.loads((folder / "map.json").read_text())
@@ -214,7 +208,7 @@ def test_the_command_on_the_toy_problem(monkeypatch, tmp_path):
 
 def test_a_factor_of_another_task_is_refused():
     for task, factor, known in (("toy", "angle", TOY), ("digits", "shift", DIGITS)):
-        refused = invoke("--task", task, "--factors", f"batch,{factor}")
+        refused = invoke("map", "--task", task, "--factors", f"batch,{factor}")
         assert refused.exit_code == 2
         said = words(refused.stderr)
         assert f"'{factor}' is none of {', '.join(known.factors)}." in said

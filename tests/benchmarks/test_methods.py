@@ -9,20 +9,22 @@ from optax.contrib import schedule_free_adamw, schedule_free_eval_params
 
 from benchmarks.forgetting.methods import catalogue
 from benchmarks.forgetting.methods.adam_spd import adam_spd, selective_projection_decay
-from benchmarks.forgetting.methods.adamw import adamw, alone
-from benchmarks.forgetting.methods.adan import adan
 from benchmarks.forgetting.methods.ewc import ewc, fisher
 from benchmarks.forgetting.methods.ftp import DISTANCE_RATE, SMALLEST, fast_trainable_projection, row_norms
 from benchmarks.forgetting.methods.head_only import HEAD_RATE, head_only, lp_ft
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
 from benchmarks.forgetting.methods.lwf import lwf
-from benchmarks.forgetting.methods.one_line import one_line, one_line_at, one_line_of_moment, pulled
-from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_transparent import profit_transparent
+from benchmarks.forgetting.methods.optimizers import MOMENTUM, adamw, adan, alone, schedule_free, sgd
+from benchmarks.forgetting.methods.profit import (
+    one_line,
+    one_line_at,
+    one_line_of_moment,
+    profit,
+    profit_transparent,
+    with_pull,
+)
 from benchmarks.forgetting.methods.sam import sam
-from benchmarks.forgetting.methods.schedule_free import schedule_free
-from benchmarks.forgetting.methods.sgd import MOMENTUM, sgd
 from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.runner import Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
@@ -64,7 +66,7 @@ def small_task(probe=("body", 0, 0), fresh_head=False):
         evaluate=lambda params, *_: Scores(params[name][tuple(place)], optax.tree.sum(params)),
         outputs=lambda params, batch: logits(params, batch[0]),
         old_batch=lambda data, indices, key: (data[0][indices], data[1][indices]),
-        is_head=lambda path: path[0].key == "head",
+        head={"body": False, "head": True},
         fresh_head=fresh_head,
     )
 
@@ -91,6 +93,12 @@ def batches():
 @pytest.fixture(scope="module")
 def given():
     return batches()
+
+
+def turning(times):
+    """One batch so many times, and then its opposite: gradients turn against the deviation that they led to."""
+    x, y = small_task().data
+    return [(x[:BATCH], y[:BATCH])] * times + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * times
 
 
 def course(method, setting, probe=("body", 0, 0), fresh_head=False):
@@ -209,12 +217,10 @@ def test_a_fresh_head_is_evaluated_as_it_is_and_the_body_between():
 
 
 def test_a_fresh_head_is_free_of_selective_decay_and_the_body_is_not():
-    x, y = small_task().data
-    # Gradients turn against the deviation that they led to, so that there is something to be pulled.
-    given = [(x[:BATCH], y[:BATCH])] * 6 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 6
+    given = turning(6)
     decays = [
-        optax_course(selective_projection_decay(optax.adam(0.1), 1.0, is_free), given)
-        for is_free in (lambda path: False, lambda path: path[0].key == "head", lambda path: True)
+        optax_course(selective_projection_decay(optax.adam(0.1), 1.0, lambda params, free=free: free), given)
+        for free in ({"body": body, "head": head} for body, head in ((False, False), (False, True), (True, True)))
     ]
     first_pull = next(i for i, (p, q) in enumerate(zip(decays[0], decays[2], strict=True)) if different(p, q))
     kept, partly, free = (points[first_pull] for points in decays)
@@ -286,8 +292,8 @@ def test_head_only_moves_the_head_and_nothing_else(given):
 
 
 def test_a_task_without_a_head_cannot_have_its_head_tuned():
-    task = small_task()._replace(is_head=lambda path: False)
-    with pytest.raises(CompareError, match="`is_head`"):
+    task = small_task()._replace(head=None)
+    with pytest.raises(CompareError, match="`head`"):
         run_all(task, [Trial(head_only(), {"rate": 0.1}, evenly(1, 1))], BATCH)
 
 
@@ -299,9 +305,10 @@ def test_the_one_line_at_a_decay_is_the_one_line_at_that_setting():
 
 
 def test_a_pulled_method_is_on_the_loss_of_l2_sp():
-    assert_courses_agree(course(pulled(adamw()), {"rate": 0.1}), course(l2_sp(), {"rate": 0.1, "strength": 0.1}))
+    assert_courses_agree(course(with_pull(adamw()), {"rate": 0.1}), course(l2_sp(), {"rate": 0.1, "strength": 0.1}))
     assert (
-        np.abs(course(pulled(one_line_at(0.0)), {"rate": 0.1}) - course(one_line_at(0.0), {"rate": 0.1})).max() > 1e-3
+        np.abs(course(with_pull(one_line_at(0.0)), {"rate": 0.1}) - course(one_line_at(0.0), {"rate": 0.1})).max()
+        > 1e-3
     )
 
 
@@ -360,9 +367,7 @@ def spd_by_hand(given, rate, strength):
 
 @pytest.mark.parametrize("strength", [1.0, 0.5])
 def test_adam_spd_takes_back_what_leads_further_away_where_the_gradient_agrees(strength):
-    # One batch and then its opposite: gradients turn against the deviation that they led to.
-    x, y = small_task().data
-    given = [(x[:BATCH], y[:BATCH])] * 6 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 6
+    given = turning(6)
     points, pulled = spd_by_hand(given, 0.1, strength)
     assert pulled, "it must have an effect for this to say anything"
     found = optax_course(selective_projection_decay(optax.adam(0.1), strength), given)
@@ -413,9 +418,8 @@ def test_rows_of_a_kernel_are_its_outputs_and_a_bias_is_one_row():
 
 @pytest.mark.parametrize("kappa", [0.0, 1.0])
 def test_ftp_learns_how_far_rows_may_go(kappa):
-    # Eight times the same batch, so that a radius grows; then the opposite, so that it shrinks unless kappa is 0.
-    x, y = small_task().data
-    given = [(x[:BATCH], y[:BATCH])] * 8 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 8
+    # A radius grows, and then shrinks unless kappa is 0.
+    given = turning(8)
     found = course_of(optax_course(fast_trainable_projection(optax.adamw(0.1), kappa), given))
     expected = course_of(ftp_by_hand(given, 0.1, kappa))
     assert np.abs(expected - course_of(optax_course(optax.adamw(0.1), given))).max() > 1e-2
@@ -424,8 +428,7 @@ def test_ftp_learns_how_far_rows_may_go(kappa):
 
 
 def test_kappa_matters_where_a_radius_would_shrink():
-    x, y = small_task().data
-    given = [(x[:BATCH], y[:BATCH])] * 8 + [(x[:BATCH], (y[:BATCH] + 1) % CLASSES)] * 8
+    given = turning(8)
     free, kept = (optax_course(fast_trainable_projection(optax.adamw(0.1), kappa), given) for kappa in (1.0, 0.0))
     assert np.abs(course_of(free) - course_of(kept)).max() > 1e-3
 

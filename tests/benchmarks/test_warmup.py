@@ -7,24 +7,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import typer
 from sklearn.linear_model import LogisticRegression
-from typer.testing import CliRunner
 
-from benchmarks.forgetting.experiments.warmup import command
-from benchmarks.forgetting.experiments.warmup.arms import TASKS, methods, trials, warm_steps
-from benchmarks.forgetting.experiments.warmup.report import sentences
-from benchmarks.forgetting.experiments.warmup.summary import summarize
+from benchmarks.forgetting.experiments.warmup import TASKS, methods, sentences, summarize, trials, warm_steps
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.tasks import digits
 from benchmarks.forgetting.tasks.far_digits import (
     FAR,
-    far_digits,
     generated_classes,
     inverted_upside_down,
     permuted_labels,
     permuted_pixels,
 )
+from tests.benchmarks.commands import invoke
 
 rng = np.random.default_rng(0)
 IMAGES, LABELS = rng.uniform(size=(300, 8, 8)), rng.integers(10, size=300)
@@ -65,16 +59,11 @@ def test_generated_classes_look_like_pixels_and_can_be_learnt():
 
 @pytest.mark.parametrize("kind", FAR)
 def test_a_far_task_is_the_digits_transformed(linear_models, kind):
-    task = far_digits(kind, seeds=[7])
+    task = TASKS[kind]([7])
     images, labels = FAR[kind](np.asarray(task.data.upright).reshape(-1, 8, 8), np.asarray(task.data.labels))
     np.testing.assert_allclose(task.data.new_images, images.reshape(-1, 64), atol=1e-6)
     np.testing.assert_array_equal(task.data.new_labels, labels)
     assert task.name == kind
-
-
-def test_an_unknown_kind_is_an_error_that_names_the_known():
-    with pytest.raises(ValueError, match="kind is 'near', and must be one of pixels permuted, labels permuted, "):
-        far_digits("near", [0])
 
 
 def test_names_tell_the_methods_apart():
@@ -160,15 +149,9 @@ def test_the_report_counts_where_only_the_naive_form_fails():
     )
 
 
-def invoke(*options):
-    app = typer.Typer()
-    app.command()(command.main)
-    return CliRunner().invoke(app, list(options), env={"COLUMNS": "200"})
-
-
 def test_a_quick_run_writes_report_and_numbers(linear_models, tmp_path):
     options = ("--quick", "--tasks", "labels permuted", "--seeds", "3", "--steps", "20", "--output", str(tmp_path))
-    result = invoke(*options)
+    result = invoke("warmup", *options)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "warmup.md").read_text()
     assert text.strip() in result.stdout
@@ -178,25 +161,6 @@ def test_a_quick_run_writes_report_and_numbers(linear_models, tmp_path):
     content = json.loads((tmp_path / "warmup.json").read_text())
     assert [row["method"] for row in content["summary"]] == [method.name for method in methods(20)]
     assert np.shape(content["runs"]["labels permuted"][0]["new"]) == (3, 21)
-
-
-def test_an_unconverged_old_model_ends_the_run(linear_models, monkeypatch, tmp_path):
-    monkeypatch.setattr(digits, "CONVERGED", 0.98)
-    result = invoke("--quick", "--output", str(tmp_path))
-    assert result.exit_code == 1
-    assert "Error: the old models are not converged" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("option", "value"),
-    [("--task", "chess"), ("--methods", "PROFIT"), ("--seeds", "1"), ("--steps", "0"), ("--output", __file__)],
-)
-def test_a_wrong_value_is_refused_by_the_options_name(monkeypatch, option, value):
-    monkeypatch.setattr(command, "run_all", None)
-    result = invoke("--quick", option, value)
-    assert result.exit_code == 2
-    said = re.sub(r"\x1b\[[0-9;]*m|[│╭╮╰╯─\s]+", " ", result.stderr)
-    assert re.search(f"Invalid value for '?{option}'?: ", said)
 
 
 def test_there_are_three_far_tasks_and_a_near_one():

@@ -19,16 +19,15 @@ from benchmarks.forgetting.command import (
     job,
     methods_named,
     seeds_option,
+    task_named,
 )
 from benchmarks.forgetting.methods import Method, catalogue
-from benchmarks.forgetting.methods.adamw import adamw
-from benchmarks.forgetting.methods.one_line import one_line
-from benchmarks.forgetting.methods.profit import profit
+from benchmarks.forgetting.methods.optimizers import adamw
+from benchmarks.forgetting.methods.profit import one_line, profit
 from benchmarks.forgetting.report import by_rate, plot, table
 from benchmarks.forgetting.runner import at_rates, run_all, total
 from benchmarks.forgetting.summary import describe, percent, summarize
 from benchmarks.forgetting.tasks import digits
-from benchmarks.forgetting.tasks.catalogue import task_named
 from profit_optax.compare.formats import short_rate
 
 # The same for every arm: a decade of rates at each of which AdamW gets to LEVEL.
@@ -91,14 +90,7 @@ def main(
         arms = [adamw(), adamw(n_ref + 1), profit(n_ref), one_line()]
         if methods:
             arms = methods_named(methods, [*arms, *catalogue.everything()])
-        # What else a method can be set to is in the middle of its grid.
-        trials = [
-            trial
-            for arm in arms
-            for trial in at_rates(
-                [arm], size.rates, size.steps, EVALUATIONS, **(arm.middle() | {"ratio": ratio, "decay": 0.0})
-            )
-        ]
+        trials = at_rates(arms, size.rates, size.steps, EVALUATIONS, ratio=ratio, decay=0.0)
         learnt = task_named(task, angle)(range(size.seeds))
         base = digits.old_accuracies(learnt)
         if task is None:

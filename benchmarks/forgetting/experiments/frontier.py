@@ -3,8 +3,11 @@
 Every method is tuned with the same number of settings, gradients and seeds, on other seeds than it is reported on.
 """
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
+
+import numpy as np
 
 from benchmarks.forgetting.command import (
     MOST_SEEDS,
@@ -17,15 +20,15 @@ from benchmarks.forgetting.command import (
     job,
     methods_named,
     seeds_option,
+    task_named,
 )
 from benchmarks.forgetting.experiments.demo import ANGLE, BATCH, LEVEL
 from benchmarks.forgetting.methods import Method, catalogue
 from benchmarks.forgetting.report import made_with, markdown, plot
-from benchmarks.forgetting.runner import run_all
-from benchmarks.forgetting.summary import percent, summarize
-from benchmarks.forgetting.tasks import digits
-from benchmarks.forgetting.tasks.catalogue import task_named
-from benchmarks.forgetting.tuning import Budget, trial, tune
+from benchmarks.forgetting.runner import Trial, geometrically, run_all
+from benchmarks.forgetting.summary import best, crossing, percent, summarize
+from benchmarks.forgetting.tasks import Task, digits
+from profit_optax.compare.errors import CompareError
 
 # Tuning seeds are counted from here, so that none of them is reported on.
 FIRST_TUNING_SEED = MOST_SEEDS
@@ -34,6 +37,15 @@ BASELINE = "AdamW"
 FULL = Size(seeds=10, gradients=3000, tuning_seeds=5)
 QUICK = Size(seeds=2, gradients=16, tuning_seeds=2)
 EVALUATIONS = 60
+
+
+class Tuned(NamedTuple):
+    """A method's best setting, out of how many, and with how many of them every tuning seed reached the level."""
+
+    method: Method
+    setting: dict[str, float]
+    tried: int
+    reached: int
 
 
 def main(
@@ -51,7 +63,6 @@ def main(
 ) -> None:
     """Tune every method on the digits task with the same budget, and compare them at equal new-task quality."""
     size = (QUICK if quick else FULL).given(seeds=seeds, tuning_seeds=tuning_seeds, gradients=gradients)
-    budget = Budget(size.gradients, EVALUATIONS, BATCH)
     with job("frontier", output, quick) as work:
         groups, make_task = _groups(methods), task_named(task, ANGLE)
         reported = make_task(range(size.seeds))
@@ -61,12 +72,12 @@ def main(
         named = [method for group in groups.values() for method in group]
         n_settings = len(named[0].settings())
         with work.bar(len(named) * size.gradients * (size.tuning_seeds * n_settings + size.seeds)) as bar:
-            tuned = tune(tuning_task, named, LEVEL, budget, bar, work.runs)
-            trials = [trial(each.method, each.setting, budget) for each in tuned]
+            tuned = tune(tuning_task, named, LEVEL, size.gradients, bar, work.runs)
+            trials = [trial(each.method, each.setting, size.gradients) for each in tuned]
             runs = run_all(reported, trials, BATCH, bar, work.runs)
         rows = summarize(runs, LEVEL, BASELINE)
         picked = {each.method.name: {**each._asdict(), "method": each.method.name} for each in tuned}
-        about = work.about(level=LEVEL, angle=ANGLE, **size.named() | budget._asdict(), tuned=picked)
+        about = work.about(level=LEVEL, angle=ANGLE, **size.named(), evaluations=EVALUATIONS, batch=BATCH, tuned=picked)
         reached = {each.method.name: f"{each.reached} of {each.tried}" for each in tuned}
         text = (
             f"{markdown(rows, LEVEL, BASELINE, reached)}\nDigits to {reported.name}. Means over {size.seeds} seeds"
@@ -82,6 +93,41 @@ def main(
         content = {**about, "summary": rows, "runs": runs}
         work.write(content, text, lambda path: plot(path, panels, LEVEL, reported.name))
         work.show(text)
+
+
+def tune(
+    task: Task,
+    methods: Sequence[Method],
+    level: float,
+    gradients: int,
+    on_progress: Callable[[str, int], None] = lambda *_: None,
+    store: Path | None = None,
+) -> list[Tuned]:
+    """The setting of each method's grid that keeps most of the old task where the new one first stands at `level`.
+
+    Raises:
+      CompareError: if the methods' grids are not of the same size, which would not be fair.
+    """
+    sizes = {method.name: len(method.settings()) for method in methods}
+    if len(set(sizes.values())) > 1:
+        raise CompareError(
+            f"the methods' grids have different numbers of settings, {sizes}: give each the same, so that none is tuned"
+            " more than another."
+        )
+    until = level if task.together else None
+    trials = [trial(method, setting, gradients, until) for method in methods for setting in method.settings()]
+    runs = run_all(task, trials, BATCH, on_progress, store)
+    found = []
+    for method in methods:
+        tried = [run for run in runs if run.method == method.name]
+        reached = sum(not np.isnan(crossing(run, level).old).any() for run in tried)
+        found.append(Tuned(method, best(tried, level).setting, len(tried), reached))
+    return found
+
+
+def trial(method: Method, setting: dict[str, float], gradients: int, until: float | None = None) -> Trial:
+    """The method at the setting with all of the gradients."""
+    return Trial(method, setting, geometrically(gradients // method.gradients, EVALUATIONS), until)
 
 
 def _groups(methods: str | None) -> dict[str, list[Method]]:

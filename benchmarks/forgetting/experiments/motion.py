@@ -1,8 +1,6 @@
 """A forecaster of one kind of agent that is fine-tuned on another (beside the paper's Table 5)."""
 
 import dataclasses
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
@@ -12,18 +10,15 @@ import jax
 import jax.numpy as jnp
 import typer
 from flax import serialization
-from rich.console import Console
 
-from benchmarks.commands import ending_with, make_folder, or_quick, parse_names, progress_bar
+from benchmarks.commands import parse_names, progress_bar
+from benchmarks.forgetting.command import BUDGET, Output, Quick, count_option, job, seeds_option
 from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, measure
-from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
-from benchmarks.forgetting.report import environment
-from benchmarks.forgetting.tasks.arrays import ArraysError
+from benchmarks.forgetting.experiments.whole_budget.report import Score, made_with, tables
 from benchmarks.forgetting.tasks.motion.network import ENCODER
 from benchmarks.forgetting.tasks.motion.task import Recipe, constant_velocity, init_params, motion, train_old
 from benchmarks.forgetting.tasks.motion.windows import Split, load
-from profit_optax.compare import CompareError
 
 # Who is new, to who is old.
 DIRECTIONS = {"pedestrians": "vehicles", "vehicles": "pedestrians"}
@@ -59,47 +54,28 @@ def main(
             parser=parse_names(DIRECTIONS), metavar="NAME,...", help="Who is new.", show_default=", ".join(DIRECTIONS)
         ),
     ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help="How many seeds are reported, from 0.", show_default=or_quick(FULL.seeds, QUICK.seeds)
-        ),
-    ] = None,
-    gradients: Annotated[
-        int | None,
-        typer.Option(
-            min=40,
-            help="Gradients of a run: the budget.",
-            show_default=or_quick(FULL.gradients, QUICK.gradients),
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option(help="Folder for motion.md, and for what a killed command goes on from.")
-    ] = Path("out/motion"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A smoke run of a tiny network, which measures nothing.")
-    ] = False,
+    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
+    gradients: Annotated[int | None, count_option(BUDGET, FULL.gradients, QUICK.gradients, 40)] = None,
+    output: Output = Path("out/motion"),
+    quick: Quick = False,
 ) -> None:
     """Train a small transformer on one kind of agent, and fine-tune it on another with each method at its best rate.
 
     What is done already is not done again: for that, remove the output folder.
     """
-    make_folder(output)
     size = QUICK if quick else FULL
     size = size._replace(seeds=seeds or size.seeds, gradients=gradients or size.gradients)
     recipe = size.recipe
-    with ending_with(ArraysError, CompareError):
+    with job("motion", output, quick) as work:
         windows, outcomes = load(data), {}
         for who in new or DIRECTIONS:
             old, plan = windows[DIRECTIONS[who]], plan_for(size)
             params = _old_model(old, recipe, output / f"old {DIRECTIONS[who]} {recipe.steps} {recipe.width}.msgpack")
             tuning_task, task = (motion(who, params, old, windows[who], recipe, tuning) for tuning in (True, False))
             outcomes[who] = measure(tuning_task, task, plan, output / who), plan
-            text = page(outcomes, windows, size)
-            (output / "motion.md").write_text(text, encoding="utf-8")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(text)
-    console.print(f"Report: {output / 'motion.md'}")
+            text = page(outcomes, windows, size, work.about())
+            work.write(None, text)
+        work.show(text)
 
 
 def plan_for(size: Size) -> Plan:
@@ -127,14 +103,14 @@ def after_encoder(params: chex.ArrayTree) -> dict[str, bool]:
     return {name: name not in ENCODER for name in params}
 
 
-def page(outcomes: Mapping[str, tuple[Outcome, Plan]], windows: Mapping[str, Split], size: Size) -> str:
+def page(
+    outcomes: Mapping[str, tuple[Outcome, Plan]], windows: Mapping[str, Split], size: Size, about: Mapping[str, Any]
+) -> str:
     """The report."""
-    about: dict[str, Any] = environment()
     recipe = size.recipe
     text = [
         "# From one kind of agent to another: motion forecasting",
-        f"`{shlex.join(['python', '-m', 'benchmarks.forgetting', 'motion', *sys.argv[2:]])}` on {about['machine']};"
-        f" {', '.join(f'{name} {version}' for name, version in about['versions'].items())}.",
+        made_with(about),
         f"The network sees 8 positions 0.4 s apart and gives six futures of 4.8 s; ADE and FDE are those of the best of"
         f" the six, in metres, less is better. Width {recipe.width}, 2 encoder and 2 decoder layers; the old model took"
         f" {recipe.steps:,} steps of AdamW at 1e-3 along a cosine. A run takes {size.gradients:,} gradients on"

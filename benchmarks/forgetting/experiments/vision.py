@@ -1,24 +1,19 @@
 """A converged network of CIFAR-10 and a new task of a thousand examples (beside the paper's Tables 2, 3 and 13)."""
 
-import shlex
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from rich.console import Console
 
-from benchmarks.commands import ending_with, make_folder, or_quick, parse_names
+from benchmarks.commands import parse_names
+from benchmarks.forgetting.command import BUDGET, Output, Quick, count_option, job, seeds_option
 from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, measure
-from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
-from benchmarks.forgetting.report import environment
-from benchmarks.forgetting.tasks.arrays import ArraysError
-from benchmarks.forgetting.tasks.cifar.archives import ArchiveError, cifar10, cifar100
+from benchmarks.forgetting.experiments.whole_budget.report import Score, made_with, tables
+from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
 from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Kind, Sizes, few_examples, head_and_adapters
 from benchmarks.forgetting.tasks.cifar.pretrained import load
-from profit_optax.compare import CompareError
 
 # At the end alone: scoring takes as long as much training.
 EVALUATIONS = 1
@@ -49,35 +44,18 @@ def main(
         Any,
         typer.Option(parser=parse_names(KINDS), metavar="NAME,...", help="New tasks.", show_default=", ".join(KINDS)),
     ] = None,
-    seeds: Annotated[
-        int | None,
-        typer.Option(
-            min=2, help="How many seeds are reported, from 0.", show_default=or_quick(FULL.seeds, QUICK.seeds)
-        ),
-    ] = None,
-    gradients: Annotated[
-        int | None,
-        typer.Option(
-            min=20,
-            help="Gradients of a run: the budget.",
-            show_default=or_quick(FULL.gradients, QUICK.gradients),
-        ),
-    ] = None,
-    output: Annotated[
-        Path, typer.Option(help="Folder for vision.md, and for what a killed command goes on from.")
-    ] = Path("out/vision"),
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A smoke run on a few images, which measures nothing.")
-    ] = False,
+    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
+    gradients: Annotated[int | None, count_option(BUDGET, FULL.gradients, QUICK.gradients, 20)] = None,
+    output: Output = Path("out/vision"),
+    quick: Quick = False,
 ) -> None:
     """Fine-tune a converged ResNet-20 of CIFAR-10 on a thousand examples, with each method at its best rate.
 
     What is done already is not done again: for that, remove the output folder.
     """
-    make_folder(output)
     size = QUICK if quick else FULL
     size = size._replace(seeds=seeds or size.seeds, gradients=gradients or size.gradients)
-    with ending_with(ArchiveError, ArraysError, CompareError):
+    with job("vision", output, quick) as work:
         network, ten, hundred = load(weights), cifar10(data), cifar100(data)
         outcomes = {}
         for kind in tasks or KINDS:
@@ -86,11 +64,9 @@ def main(
                 few_examples(kind, network, ten, hundred, size.data, tuning) for tuning in (True, False)
             )
             outcomes[kind] = measure(tuning_task, task, plan, output / kind), plan
-            text = page(outcomes, size)
-            (output / "vision.md").write_text(text, encoding="utf-8")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(text)
-    console.print(f"Report: {output / 'vision.md'}")
+            text = page(outcomes, size, work.about())
+            work.write(None, text)
+        work.show(text)
 
 
 def plan_for(kind: Kind, size: Size) -> Plan:
@@ -110,14 +86,12 @@ def plan_for(kind: Kind, size: Size) -> Plan:
     )
 
 
-def page(outcomes: Mapping[str, tuple[Outcome, Plan]], size: Size) -> str:
+def page(outcomes: Mapping[str, tuple[Outcome, Plan]], size: Size, about: Mapping[str, Any]) -> str:
     """The report."""
-    about: dict[str, Any] = environment()
     sizes, epochs = size.data, size.gradients * size.data.batch / size.data.examples
     text = [
         "# A thousand examples for a converged ResNet-20 of CIFAR-10",
-        f"`{shlex.join(['python', '-m', 'benchmarks.forgetting', 'vision', *sys.argv[2:]])}` on {about['machine']};"
-        f" {', '.join(f'{name} {version}' for name, version in about['versions'].items())}.",
+        made_with(about),
         f"Each seed draws {sizes.examples:,} training examples of its own, as many of each class; a run takes"
         f" {size.gradients} gradients on {sizes.batch} of them, {epochs:.0f} epochs, without augmentation, at a rate"
         f" that falls along a cosine to 0. Normalisation keeps the running statistics of the old task. PROFIT is the"

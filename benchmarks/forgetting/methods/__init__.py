@@ -45,12 +45,6 @@ def cosine(state: optax.OptState) -> dict[str, jax.Array]:
     return {} if found is None else {"cosine": found}
 
 
-def start(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> chex.ArrayTree:
-    """For methods that keep the weights that fine-tuning starts from."""
-    del task, data, train
-    return params
-
-
 class Method(NamedTuple):
     """One way to fine-tune, at any setting.
 
@@ -82,12 +76,8 @@ class Method(NamedTuple):
     grid: tuple[tuple[str, tuple[float, ...]], ...] = (("rate", RATES),)
 
     def setting(self, **values: float) -> dict[str, float]:
-        """Those of the values that it can be set to."""
-        return {name: values[name] for name, _ in self.grid}
-
-    def middle(self) -> dict[str, float]:
-        """What it is set to beside its rate where nobody says: the middle of the grid."""
-        return {name: values[len(values) // 2] for name, values in self.grid if name != "rate"}
+        """Those of the values that it can be set to; what they leave open is in the middle of its grid."""
+        return {name: values.get(name, tried[len(tried) // 2]) for name, tried in self.grid}
 
     def settings(self) -> list[dict[str, float]]:
         """All combinations of the grid's values."""

@@ -2,20 +2,23 @@
 
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adam_spd import adam_spd
-from benchmarks.forgetting.methods.adamw import adamw
-from benchmarks.forgetting.methods.adan import adan
 from benchmarks.forgetting.methods.ewc import ewc
 from benchmarks.forgetting.methods.ftp import ftp
 from benchmarks.forgetting.methods.head_only import head_only
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
 from benchmarks.forgetting.methods.lwf import lwf
-from benchmarks.forgetting.methods.one_line import DECAYS, one_line, one_line_at, one_line_of_moment, pulled
-from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.profit_transparent import profit_transparent
+from benchmarks.forgetting.methods.optimizers import adamw, adan, schedule_free, sgd
+from benchmarks.forgetting.methods.profit import (
+    DECAYS,
+    one_line,
+    one_line_at,
+    one_line_of_moment,
+    profit,
+    profit_transparent,
+    with_pull,
+)
 from benchmarks.forgetting.methods.sam import sam
-from benchmarks.forgetting.methods.schedule_free import schedule_free
-from benchmarks.forgetting.methods.sgd import sgd
 from benchmarks.forgetting.methods.wise_ft import wise_ft
 
 
@@ -42,4 +45,4 @@ def everything() -> list[Method]:
 def one_lines() -> list[Method]:
     """The one line at each decay, with a pull to the start and without, and what needs no memory of its own."""
     lines = [one_line_at(decay) for decay in DECAYS]
-    return [*lines, one_line_at(0.0, "bfloat16"), *map(pulled, [adamw(), *lines]), one_line_of_moment()]
+    return [*lines, one_line_at(0.0, "bfloat16"), *map(with_pull, [adamw(), *lines]), one_line_of_moment()]

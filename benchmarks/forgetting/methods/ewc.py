@@ -1,4 +1,4 @@
-"""Elastic weight consolidation: a spring whose stiffness is the old task's Fisher information."""
+"""A pull to where fine-tuning started, weighted by what the old task's data say of each parameter."""
 
 from typing import Any
 
@@ -15,28 +15,31 @@ from profit_optax.compare import CompareError, consolidated
 def ewc() -> Method:
     """AdamW on the loss + strength/2 Σ F (θ − θ₀)² (Kirkpatrick et al., 2017). It reads the old training data.
 
-    The pull is part of the gradient, so Adam rescales it with the rest. The Fisher information takes as many backward
-    passes as there are old examples and classes, before the first step; they are not counted.
+    The Fisher information takes as many backward passes as there are old examples and classes, before the first step;
+    they are not counted.
     """
-    return Method(
-        name="EWC",
-        gradients=1,
-        optimizer=lambda setting: optax.adamw(setting["rate"]),
-        keep=_keep,
-        loss=_loss,
-        grid=(("rate", FEW_RATES), ("strength", (1e2, 1e3, 1e4))),
-    )
+
+    def keep(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> tuple[chex.ArrayTree, chex.ArrayTree]:
+        if task.old_batch is None:
+            raise CompareError("EWC needs the old task's examples: give the task `old_batch`.")
+        return params, fisher(task, params, task.old_batch(data, train, jax.random.key(0)))
+
+    def loss(task: Task, kept: tuple[chex.ArrayTree, chex.ArrayTree], setting: Setting) -> Loss:
+        return consolidated(task.loss, *kept, setting["strength"])
+
+    grid = (("rate", FEW_RATES), ("strength", (1e2, 1e3, 1e4)))
+    return Method("EWC", 1, lambda setting: optax.adamw(setting["rate"]), keep=keep, loss=loss, grid=grid)
 
 
 def fisher(task: Task, params: chex.ArrayTree, examples: Any) -> chex.ArrayTree:
     """The diagonal of the Fisher information: the mean over examples of E_y[(∂ log p(y|x) / ∂θ)²], y from the model."""
-    if task.outputs is None:
+    outputs = task.outputs
+    if outputs is None:
         raise CompareError("EWC needs the model's logits: give the task `outputs`.")
 
     def of_example(total: chex.ArrayTree, example: Any) -> tuple[chex.ArrayTree, None]:
         def log_probabilities(params: chex.ArrayTree) -> jax.Array:
-            assert task.outputs is not None
-            return jax.nn.log_softmax(task.outputs(params, jax.tree.map(lambda x: x[None], example))[0])
+            return jax.nn.log_softmax(outputs(params, jax.tree.map(lambda x: x[None], example))[0])
 
         log_p, vjp = jax.vjp(log_probabilities, params)
         (gradients,) = jax.vmap(vjp)(jnp.eye(len(log_p)))
@@ -46,13 +49,3 @@ def fisher(task: Task, params: chex.ArrayTree, examples: Any) -> chex.ArrayTree:
     total, _ = jax.lax.scan(of_example, optax.tree.zeros_like(params), examples)
     n_examples = len(jax.tree.leaves(examples)[0])
     return optax.tree.scale(1 / n_examples, total)
-
-
-def _keep(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> tuple[chex.ArrayTree, chex.ArrayTree]:
-    if task.old_batch is None:
-        raise CompareError("EWC needs the old task's examples: give the task `old_batch`.")
-    return params, fisher(task, params, task.old_batch(data, train, jax.random.key(0)))
-
-
-def _loss(task: Task, kept: tuple[chex.ArrayTree, chex.ArrayTree], setting: Setting) -> Loss:
-    return consolidated(task.loss, *kept, setting["strength"])

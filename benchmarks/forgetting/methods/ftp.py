@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.methods import FEW_RATES, Method
+from benchmarks.forgetting.methods import FEW_RATES, Method, Setting
 
 # The authors' numbers: the rate at which distances are learnt, and the first distance.
 DISTANCE_RATE = 1e-2
@@ -36,12 +36,11 @@ class FtpState(NamedTuple):
 
 def ftp() -> Method:
     """AdamW with fast trainable projection (Tian et al., 2023)."""
-    return Method(
-        name="FTP",
-        gradients=1,
-        optimizer=lambda setting: fast_trainable_projection(optax.adamw(setting["rate"]), setting["kappa"]),
-        grid=(("rate", FEW_RATES), ("kappa", (0.0, 0.5, 1.0))),
-    )
+
+    def optimizer(setting: Setting) -> optax.GradientTransformation:
+        return fast_trainable_projection(optax.adamw(setting["rate"]), setting["kappa"])
+
+    return Method("FTP", 1, optimizer, grid=(("rate", FEW_RATES), ("kappa", (0.0, 0.5, 1.0))))
 
 
 def fast_trainable_projection(

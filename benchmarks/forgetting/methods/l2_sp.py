@@ -1,4 +1,4 @@
-"""L2-SP: a spring to the weights that fine-tuning starts from."""
+"""A pull to where fine-tuning started, which a fresh last layer does not have."""
 
 import chex
 import jax
@@ -9,15 +9,16 @@ from profit_optax.compare import pull_to_start
 
 
 def l2_sp() -> Method:
-    """AdamW on the loss + strength/2 ‖θ − θ₀‖², but for a fresh last layer (Li et al., 2018).
+    """AdamW on the loss + strength/2 ‖θ − θ₀‖² (L2-SP; Li et al., 2018).
 
     The pull is part of the gradient, so Adam rescales it with the rest; the paper's own optimizer is SGD. A fresh layer
     has AdamW's weight decay, in place of the paper's further term.
     """
-    grid = (("rate", FEW_RATES), ("strength", (1e-3, 1e-2, 1e-1)))
-    return Method(
-        "L2-SP", 1, lambda setting: pulled(optax.adamw(setting["rate"]), setting, setting["strength"]), grid=grid
-    )
+
+    def optimizer(setting: Setting) -> optax.GradientTransformation:
+        return pulled(optax.adamw(setting["rate"]), setting, setting["strength"])
+
+    return Method("L2-SP", 1, optimizer, grid=(("rate", FEW_RATES), ("strength", (1e-3, 1e-2, 1e-1))))
 
 
 def pulled(
@@ -26,6 +27,6 @@ def pulled(
     """An optimizer on gradients with a pull to the start."""
 
     def old(params: chex.ArrayTree) -> chex.ArrayTree:
-        return jax.tree_util.tree_map_with_path(lambda path, _: not setting["task"].is_fresh(path), params)
+        return jax.tree.map(lambda fresh: not fresh, setting["task"].fresh(params))
 
     return optax.chain(optax.masked(pull_to_start(strength), old), optimizer)

@@ -1,11 +1,12 @@
-"""Learning without forgetting: the old model's answers on the new data are to be kept."""
+"""The old model's answers on the new task's batches, to be kept."""
 
 from typing import Any
 
 import chex
+import jax
 import optax
 
-from benchmarks.forgetting.methods import FEW_RATES, Loss, Method, Setting, start
+from benchmarks.forgetting.methods import FEW_RATES, Loss, Method, Setting
 from benchmarks.forgetting.tasks import Task
 from profit_optax.compare import CompareError, distilled
 
@@ -15,18 +16,14 @@ def lwf() -> Method:
 
     Each gradient also takes a forward pass of the old model, which is not counted.
     """
-    return Method(
-        name="LwF",
-        gradients=1,
-        optimizer=lambda setting: optax.adamw(setting["rate"]),
-        keep=start,
-        loss=_loss,
-        grid=(("rate", FEW_RATES), ("strength", (0.1, 0.3, 1.0))),
-    )
 
+    def keep(task: Task, params: chex.ArrayTree, data: Any, train: jax.Array) -> chex.ArrayTree:
+        return params
 
-def _loss(task: Task, kept: chex.ArrayTree, setting: Setting) -> Loss:
-    if task.outputs is None:
-        raise CompareError("LwF needs the model's logits: give the task `outputs`.")
-    strength: Any = setting["strength"]
-    return distilled(task.loss, task.outputs, kept, strength)
+    def loss(task: Task, kept: chex.ArrayTree, setting: Setting) -> Loss:
+        if task.outputs is None:
+            raise CompareError("LwF needs the model's logits: give the task `outputs`.")
+        return distilled(task.loss, task.outputs, kept, setting["strength"])
+
+    grid = (("rate", FEW_RATES), ("strength", (0.1, 0.3, 1.0)))
+    return Method("LwF", 1, lambda setting: optax.adamw(setting["rate"]), keep=keep, loss=loss, grid=grid)

@@ -1,4 +1,4 @@
-"""Sharpness-aware minimisation: the gradient at the worst place nearby."""
+"""Sharpness-aware minimisation."""
 
 from typing import Any
 
@@ -11,29 +11,22 @@ from benchmarks.forgetting.methods import FEW_RATES, Method, Setting, Stepped, V
 
 def sam() -> Method:
     """Optax's SAM (Foret et al., 2021) around AdamW: two gradients a step, both on the same batch."""
-    return Method(
-        name="SAM",
-        gradients=2,
-        batches=1,
-        optimizer=_optimizer,
-        step=_step,
-        grid=(("rate", FEW_RATES), ("rho", (0.01, 0.05, 0.2))),
-    )
 
+    def optimizer(setting: Setting) -> optax.GradientTransformation:
+        adversary = optax.chain(optax.contrib.normalize(), optax.sgd(setting["rho"]))
+        return optax.contrib.sam(optax.adamw(setting["rate"]), adversary, opaque_mode=True)
 
-def _optimizer(setting: Setting) -> optax.GradientTransformation:
-    adversary = optax.chain(optax.contrib.normalize(), optax.sgd(setting["rho"]))
-    return optax.contrib.sam(optax.adamw(setting["rate"]), adversary, opaque_mode=True)
+    def step(
+        tx: optax.GradientTransformation,
+        value_and_grad_fn: ValueAndGradFn,
+        params: chex.ArrayTree,
+        state: optax.OptState,
+        batches: Any,
+    ) -> Stepped:
+        batch = jax.tree.map(lambda x: x[0], batches)
+        _, grads = value_and_grad_fn(params, batch)
+        updates, state = tx.update(grads, state, params, grad_fn=lambda params, _: value_and_grad_fn(params, batch)[1])
+        return optax.apply_updates(params, updates), state
 
-
-def _step(
-    tx: optax.GradientTransformation,
-    value_and_grad_fn: ValueAndGradFn,
-    params: chex.ArrayTree,
-    state: optax.OptState,
-    batches: Any,
-) -> Stepped:
-    batch = jax.tree.map(lambda x: x[0], batches)
-    _, grads = value_and_grad_fn(params, batch)
-    updates, state = tx.update(grads, state, params, grad_fn=lambda params, _: value_and_grad_fn(params, batch)[1])
-    return optax.apply_updates(params, updates), state
+    grid = (("rate", FEW_RATES), ("rho", (0.01, 0.05, 0.2)))
+    return Method("SAM", 2, optimizer, step, batches=1, grid=grid)

@@ -1,4 +1,4 @@
-"""WiSE-FT: what is evaluated lies between the old weights and the fine-tuned ones."""
+"""Weights between the old ones and the new ones, but for a fresh last layer."""
 
 from typing import NamedTuple
 
@@ -8,31 +8,24 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.forgetting.methods import FEW_RATES, Method, Setting
-from benchmarks.forgetting.tasks import KeyPath
 from profit_optax.compare import interpolate
 
 
 class WiseFtState(NamedTuple):
-    """State of WiSE-FT.
-
-    Attributes:
-      start: the weights that fine-tuning started from.
-      alpha: how much of the way to the fine-tuned weights is taken, a scalar a leaf.
-    """
+    """State of WiSE-FT: where fine-tuning started, and how much of the way from there is taken, a scalar a leaf."""
 
     start: chex.ArrayTree
     alpha: chex.ArrayTree
 
 
 def wise_ft() -> Method:
-    """AdamW, evaluated at (1 − alpha) θ₀ + alpha θ but for a fresh last layer (Wortsman et al., 2022)."""
+    """AdamW, evaluated at (1 − alpha) θ₀ + alpha θ (Wortsman et al., 2022)."""
 
     def optimizer(setting: Setting) -> optax.GradientTransformation:
         def remember(params: chex.ArrayTree) -> WiseFtState:
-            def alpha(path: KeyPath, leaf: jax.Array) -> jax.Array:
-                return jnp.ones_like(setting["alpha"]) if setting["task"].is_fresh(path) else setting["alpha"]
-
-            return WiseFtState(params, jax.tree_util.tree_map_with_path(alpha, params))
+            alpha = setting["alpha"]
+            fresh = setting["task"].fresh(params)
+            return WiseFtState(params, jax.tree.map(lambda new: jnp.ones_like(alpha) if new else alpha, fresh))
 
         start = optax.GradientTransformation(remember, lambda updates, state, params=None: (updates, state))
         return optax.chain(start, optax.adamw(setting["rate"]))

@@ -6,19 +6,9 @@ from typing import Any, NamedTuple
 import chex
 import jax
 
-from profit_optax.compare.errors import CompareError
-
-# A path into the parameters, as `jax.tree_util.tree_map_with_path` gives it.
-KeyPath = tuple[Any, ...]
-
 
 class Scores(NamedTuple):
-    """Quality on held-out examples, where more is better: an accuracy as a fraction, or an error with a minus sign.
-
-    Attributes:
-      old: on the old task.
-      new: on the new task.
-    """
+    """Quality on held-out examples of both tasks, where more is better: an accuracy, or an error with a minus sign."""
 
     old: jax.Array
     new: jax.Array
@@ -40,7 +30,8 @@ class Task(NamedTuple):
       evaluate: `evaluate(params, data, held_out)` scores one seed's model.
       outputs: `outputs(params, batch)` are the logits of the model, or None where no method asks for them.
       old_batch: as `batch`, for the old task, or None where no method asks for old data.
-      is_head: `is_head(path)` tells whether the parameter at that path belongs to the last layer.
+      head: which parameters are the last layer's, as `compare.Task` is told: a prefix pytree of bools, or a function of
+        params to one; None where no method asks.
       fresh_head: whether the last layer is a new one, which has nothing to be kept.
       together: whether seeds are trained at once, as one batched program. Convolutions are faster one after the other.
     """
@@ -56,24 +47,24 @@ class Task(NamedTuple):
     evaluate: Callable[[chex.ArrayTree, Any, Any], Scores]
     outputs: Callable[[chex.ArrayTree, Any], jax.Array] | None = None
     old_batch: Callable[[Any, jax.Array, jax.Array], Any] | None = None
-    is_head: Callable[[KeyPath], bool] = lambda path: False
+    head: Any = None
     fresh_head: bool = False
     together: bool = True
 
-    def is_fresh(self, path: KeyPath) -> bool:
-        """Whether the parameter at that path is new, so that there is nothing of it to be kept."""
-        return self.fresh_head and self.is_head(path)
+    def fresh(self, params: chex.ArrayTree) -> Any:
+        """Whether each parameter is new, so that there is nothing of it to be kept, as a tree like `params`."""
+        return in_head(self.head if self.fresh_head else False, params)
 
-    def head(self, params: chex.ArrayTree) -> Any:
-        """Which parameters belong to the last layer, as `profit_optax.compare.head_then_all` is told.
 
-        Raises:
-          CompareError: if none does.
-        """
-        found = jax.tree_util.tree_map_with_path(lambda path, _: self.is_head(path), params)
-        if not any(jax.tree.leaves(found)):
-            raise CompareError(f"the task {self.name!r} names no parameter of its last layer: give it `is_head`.")
-        return found
+def layer(name: str) -> Callable[[Any], Any]:
+    """The parameters of a layer of a Flax model, for `Task.head`."""
+    return lambda params: {"params": {each: each == name for each in params["params"]}}
+
+
+def in_head(head: Any, params: chex.ArrayTree) -> Any:
+    """Whether each parameter is the last layer's, as a tree like `params`, from what `Task.head` is."""
+    prefix = head(params) if callable(head) else head
+    return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
 
 
 def start_scores(task: Task) -> Scores:

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
+from profit_optax.compare.errors import CompareError
 
-class ArraysError(Exception):
+
+class ArraysError(CompareError):
     """A file of arrays is missing, or not what it should be."""
 
 

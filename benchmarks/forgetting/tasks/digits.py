@@ -14,7 +14,7 @@ import scipy.ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from benchmarks.forgetting.tasks import KeyPath, Scores, Task, start_scores
+from benchmarks.forgetting.tasks import Scores, Task, layer, start_scores
 from profit_optax.compare.errors import CompareError
 
 HELD_OUT = 360
@@ -25,8 +25,6 @@ BASE_STEPS = 500
 _BASE_BATCH = 128
 _BASE_RATE = 1e-3
 _BASE_NOISE = 0.2
-# The name that Flax gives to the last layer of `Model`.
-_HEAD = "Dense_2"
 
 # From images [n, 8, 8] and labels [n] to those of the new task, in the same order.
 Transform = Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -60,10 +58,6 @@ class Model(nn.Module):
         return nn.Dense(10)(images)
 
 
-class NotConvergedError(CompareError):
-    """The old model is not one that PROFIT may start from."""
-
-
 def rotated_digits(seeds: Sequence[int], angle: float, base_steps: int = BASE_STEPS) -> Task:
     """Models converged on scikit-learn's digits, which are to learn the same digits rotated by `angle` degrees."""
     return transformed_digits(f"digits rotated by {angle:g} degrees", seeds, rotation(angle), base_steps)
@@ -82,9 +76,10 @@ def transformed_digits(name: str, seeds: Sequence[int], transform: Transform, ba
     it over 98 %; nothing else sees noise. It is trained for `base_steps` steps, and fewer leave it unconverged.
     """
     data, numbers = _load(transform), jnp.asarray(list(seeds))
-    splits = [_split(seed, np.asarray(data.labels)) for seed in seeds]
-    train = jnp.asarray([split[0] for split in splits])
-    held_out = jnp.asarray([split[1] for split in splits])
+    labels = np.asarray(data.labels)
+    examples = np.arange(len(labels))
+    splits = [train_test_split(examples, test_size=HELD_OUT, random_state=seed, stratify=labels) for seed in seeds]
+    train, held_out = (jnp.asarray(part) for part in zip(*splits, strict=True))
     keys = jax.vmap(jax.random.key)(numbers)
     params = jax.jit(jax.vmap(functools.partial(_trained, base_steps), in_axes=(0, None, 0)))(keys, data, train)
     return Task(
@@ -99,7 +94,7 @@ def transformed_digits(name: str, seeds: Sequence[int], transform: Transform, ba
         evaluate=_evaluate,
         outputs=lambda params, batch: _logits(params, batch[0]),
         old_batch=lambda data, indices, key: (data.upright[indices], data.labels[indices]),
-        is_head=_is_head,
+        head=layer("Dense_2"),
     )
 
 
@@ -109,9 +104,9 @@ def old_accuracies(task: Task) -> np.ndarray:
 
 
 def check_converged(accuracies: np.ndarray) -> None:
-    """Raise `NotConvergedError` unless the old models classify 98 % of their held-out digits, taken together."""
+    """Raise `CompareError` unless the old models classify 98 % of their held-out digits, taken together."""
     if not np.mean(accuracies) >= CONVERGED:
-        raise NotConvergedError(
+        raise CompareError(
             f"the old models are not converged: {np.mean(accuracies):.2%} of the held-out digits are classified"
             f" correctly over {len(accuracies)} seeds, and {CONVERGED:.0%} is the least to start from. What PROFIT"
             " does to such a model says nothing about PROFIT."
@@ -122,20 +117,8 @@ def _load(transform: Transform) -> Digits:
     images, labels = load_digits(return_X_y=True)
     upright = images.reshape(-1, 8, 8) / 16
     new_images, new_labels = transform(upright, labels)
-    return Digits(_flat(upright), _classes(labels), _flat(new_images), _classes(new_labels))
-
-
-def _flat(images: np.ndarray) -> jax.Array:
-    return jnp.asarray(images.reshape(-1, 64), jnp.float32)
-
-
-def _classes(labels: np.ndarray) -> jax.Array:
-    return jnp.asarray(labels, jnp.int32)
-
-
-def _split(seed: int, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    train, held_out = train_test_split(np.arange(len(labels)), test_size=HELD_OUT, random_state=seed, stratify=labels)
-    return train, held_out
+    pixels = [jnp.asarray(each.reshape(-1, 64), jnp.float32) for each in (upright, new_images)]
+    return Digits(pixels[0], jnp.asarray(labels, jnp.int32), pixels[1], jnp.asarray(new_labels, jnp.int32))
 
 
 def _trained(steps: int, key: jax.Array, data: Digits, train: jax.Array) -> chex.ArrayTree:
@@ -155,10 +138,6 @@ def _trained(steps: int, key: jax.Array, data: Digits, train: jax.Array) -> chex
     params = Model().init(init_key, data.upright[:1])
     (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, steps))
     return params
-
-
-def _is_head(path: KeyPath) -> bool:
-    return jax.tree_util.DictKey(_HEAD) in path
 
 
 def _logits(params: chex.ArrayTree, images: jax.Array) -> Any:

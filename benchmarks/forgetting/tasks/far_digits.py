@@ -1,13 +1,11 @@
 """Tasks far from handwritten digits, for models that know nothing but those."""
 
-from collections.abc import Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Mapping
 
 import numpy as np
 from sklearn.datasets import make_classification
 
-from benchmarks.forgetting.tasks import Task
-from benchmarks.forgetting.tasks.digits import Transform, transformed_digits
+from benchmarks.forgetting.tasks.digits import Transform
 
 
 def permuted_pixels(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,23 +41,9 @@ def generated_classes(images: np.ndarray, labels: np.ndarray) -> tuple[np.ndarra
     return ((values - low) / (high - low)).reshape(images.shape), classes
 
 
-FAR: Mapping[str, Transform] = MappingProxyType(
-    {
-        "pixels permuted": permuted_pixels,
-        "labels permuted": permuted_labels,
-        "inverted and upside down": inverted_upside_down,
-        "generated classes": generated_classes,
-    }
-)
-
-
-def far_digits(kind: str, seeds: Sequence[int]) -> Task:
-    """Models converged on scikit-learn's digits, which are to learn a task far from these.
-
-    Args:
-      kind: one of `FAR`.
-      seeds: each has its own split, initialisation and order of batches.
-    """
-    if kind not in FAR:
-        raise ValueError(f"kind is {kind!r}, and must be one of {', '.join(FAR)}.")
-    return transformed_digits(kind, seeds, FAR[kind])
+FAR: Mapping[str, Transform] = {
+    "pixels permuted": permuted_pixels,
+    "labels permuted": permuted_labels,
+    "inverted and upside down": inverted_upside_down,
+    "generated classes": generated_classes,
+}

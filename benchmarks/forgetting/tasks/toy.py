@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import chex
@@ -13,19 +12,15 @@ import jax.numpy as jnp
 import optax
 from flax import serialization
 
-from benchmarks.forgetting.methods.rmsprop import pytorch_rmsprop
-from benchmarks.forgetting.tasks import KeyPath, Scores, Task
+from benchmarks.forgetting.methods.optimizers import pytorch_rmsprop
+from benchmarks.forgetting.tasks import Scores, Task, layer
 from profit_optax.compare.store import readable, write
 
 OLD_SQUARE = (-1.0, 1.0)
 NEW_SQUARE = (0.8, 1.5)
 
 # The paper does not say which one it uses.
-ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = MappingProxyType(
-    {"relu": nn.relu, "tanh": jnp.tanh, "gelu": nn.gelu}
-)
-
-_BASE_RATE = 1e-2
+ACTIVATIONS: Mapping[str, Callable[[jax.Array], jax.Array]] = {"relu": nn.relu, "tanh": jnp.tanh, "gelu": nn.gelu}
 
 
 class Size(NamedTuple):
@@ -47,24 +42,14 @@ class Size(NamedTuple):
 
 
 class Examples(NamedTuple):
-    """Points of one square and what is to be predicted there.
-
-    Attributes:
-      points: [n, 2].
-      targets: [n].
-    """
+    """Points of one square, [n, 2], and what is to be predicted there, [n]."""
 
     points: jax.Array
     targets: jax.Array
 
 
 class Toy(NamedTuple):
-    """Examples of both squares.
-
-    Attributes:
-      old: of the first square.
-      new: of the second one.
-    """
+    """Examples of both squares."""
 
     old: Examples
     new: Examples
@@ -81,6 +66,14 @@ class Model(nn.Module):
         for _ in range(2):
             points = self.activation(nn.LayerNorm(epsilon=1e-5)(_dense(self.width, points)))
         return _dense(1, points, name="head")[..., 0]
+
+    def predict(self, params: chex.ArrayTree, points: jax.Array) -> Any:
+        """What the network with those parameters says at the points, [n]."""
+        return self.apply(params, points)
+
+    def error(self, params: chex.ArrayTree, examples: Examples) -> jax.Array:
+        """The mean squared error."""
+        return jnp.mean((self.predict(params, examples.points) - examples.targets) ** 2)
 
 
 def truth(points: jax.Array) -> jax.Array:
@@ -107,7 +100,7 @@ def toy(
       new_square: where it begins and ends along both axes. Old models do not depend on it.
     """
     size = size or Size()
-    model = Model(_activation(activation), size.width)
+    model = Model(ACTIVATIONS[activation], size.width)
     numbers = jnp.asarray(list(seeds))
     keys = jax.vmap(lambda seed: jax.random.split(jax.random.key(seed), 3))(numbers)
     data = jax.vmap(lambda key: _toy(key, size.examples, 1.0, new_square))(keys[:, 0])
@@ -120,31 +113,21 @@ def toy(
         path = store / f"toy-{activation}-{'-'.join(map(str, size))}-{seed}.msgpack" if store else None
         params.append(_kept(path, functools.partial(old_model, key, data.old, indices)))
         on_base(seed)
+    elsewhere = "" if new_square == NEW_SQUARE else ", new square {:g} to {:g}".format(*new_square)
     return Task(
-        name=f"the toy problem with {activation}, {size}{_unless_the_papers(new_square)}",
+        name=f"the toy problem with {activation}, {size}{elsewhere}",
         seeds=numbers,
         data=data,
         train=train,
         held_out=jax.vmap(lambda key: _toy(key, size.held_out, 0.0, new_square))(keys[:, 2]),
         params=jax.tree.map(lambda *leaves: jnp.stack(leaves), *params),
-        batch=lambda data, indices, key: _taken(data.new, indices),
-        loss=functools.partial(_error, model),
-        evaluate=lambda params, data, held_out: Scores(*(-_error(model, params, square) for square in held_out)),
-        outputs=lambda params, batch: _predict(model, params, batch.points),
-        old_batch=lambda data, indices, key: _taken(data.old, indices),
-        is_head=_is_head,
+        batch=lambda data, indices, key: jax.tree.map(lambda x: x[indices], data.new),
+        loss=model.error,
+        evaluate=lambda params, data, held_out: Scores(*(-model.error(params, square) for square in held_out)),
+        outputs=lambda params, batch: model.predict(params, batch.points),
+        old_batch=lambda data, indices, key: jax.tree.map(lambda x: x[indices], data.old),
+        head=layer("head"),
     )
-
-
-def _unless_the_papers(new_square: tuple[float, float]) -> str:
-    low, high = new_square
-    return "" if new_square == NEW_SQUARE else f", new square {low:g} to {high:g}"
-
-
-def _activation(name: str) -> Callable[[jax.Array], jax.Array]:
-    if name not in ACTIVATIONS:
-        raise ValueError(f"activation is {name!r}, and must be one of {', '.join(ACTIVATIONS)}.")
-    return ACTIVATIONS[name]
 
 
 def _dense(features: int, inputs: jax.Array, name: str | None = None) -> jax.Array:
@@ -168,17 +151,13 @@ def _examples(key: jax.Array, square: tuple[float, float], n: int, noise: float)
     return Examples(points, truth(points) + noise * jax.random.normal(noise_key, (n,)))
 
 
-def _taken(examples: Examples, indices: jax.Array) -> Examples:
-    return Examples(examples.points[indices], examples.targets[indices])
-
-
 def _old_model(model: Model, size: Size, key: jax.Array, examples: Examples, train: jax.Array) -> chex.ArrayTree:
-    tx = pytorch_rmsprop(optax.exponential_decay(_BASE_RATE, 500, 0.9, staircase=True))
+    tx = pytorch_rmsprop(optax.exponential_decay(1e-2, 500, 0.9, staircase=True))
 
     def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
         params, state = carry
         indices = train[jax.random.randint(key, (size.base_batch,), 0, len(train))]
-        grads = jax.grad(functools.partial(_error, model))(params, _taken(examples, indices))
+        grads = jax.grad(model.error)(params, jax.tree.map(lambda x: x[indices], examples))
         updates, state = tx.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), None
 
@@ -197,15 +176,3 @@ def _kept(path: Path | None, train: Callable[[], chex.ArrayTree]) -> chex.ArrayT
         write(path, lambda file: file.write(content))
     with readable(path):
         return jax.tree.map(jnp.asarray, serialization.msgpack_restore(path.read_bytes()))
-
-
-def _error(model: Model, params: chex.ArrayTree, examples: Examples) -> jax.Array:
-    return jnp.mean((_predict(model, params, examples.points) - examples.targets) ** 2)
-
-
-def _predict(model: Model, params: chex.ArrayTree, points: jax.Array) -> Any:
-    return model.apply(params, points)
-
-
-def _is_head(path: KeyPath) -> bool:
-    return jax.tree_util.DictKey("head") in path

@@ -1,22 +1,27 @@
-"""What is compared on CIFAR, in the order in which it is run."""
+"""What is compared on CIFAR, in the order in which it is run: how each arm is tuned, and run at what tuning picked."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.forgetting.experiments.cifar.setups import Setup
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adam_spd import adam_spd
-from benchmarks.forgetting.methods.adamw import adamw
-from benchmarks.forgetting.methods.adan import adan
 from benchmarks.forgetting.methods.head_only import lp_ft
 from benchmarks.forgetting.methods.l2_sp import l2_sp
 from benchmarks.forgetting.methods.lookahead import lookahead
-from benchmarks.forgetting.methods.one_line import one_line
-from benchmarks.forgetting.methods.profit import profit
-from benchmarks.forgetting.methods.sgd import sgd
+from benchmarks.forgetting.methods.optimizers import adamw, adan, sgd
+from benchmarks.forgetting.methods.profit import one_line, profit
 from benchmarks.forgetting.methods.wise_ft import wise_ft
+from benchmarks.forgetting.runner import Run, Trial, evenly, run_all, total
+from benchmarks.forgetting.summary import best
+from benchmarks.forgetting.tasks import Task
 
 BASELINE = "adamw"
 RATIO = 10.0
+# No run that is reported has it.
+TUNING_SEED = 100
 # SGD's rates are this many times those of the Adam family, whose steps do not shrink with the gradient.
 SGD_RATES = 30.0
 
@@ -34,7 +39,7 @@ class Arm(NamedTuple):
     key: str
     table: str
     method: Method
-    like: str | None = None
+    like: "Arm | None" = None
 
 
 def arms(rates: Sequence[float], steps: int) -> list[Arm]:
@@ -49,12 +54,14 @@ def arms(rates: Sequence[float], steps: int) -> list[Arm]:
         grid = (("rate", tuple(times * rate for rate in rates)), *((other, (x,)) for other, x in others.items()))
         return Arm(key, table, method._replace(name=name, grid=grid))
 
+    ours = tuned("profit", "optimizers", profit(), "PROFIT", ratio=RATIO)
+
     def ablation(key: str, table: str, method: Method, name: str, ratio: float) -> Arm:
-        return Arm(key, table, method._replace(name=name, grid=(("ratio", (ratio,)),)), like="profit")
+        return Arm(key, table, method._replace(name=name, grid=(("ratio", (ratio,)),)), like=ours)
 
     return [
         tuned("adamw", "optimizers", adamw(), "AdamW"),
-        tuned("profit", "optimizers", profit(), "PROFIT", ratio=RATIO),
+        ours,
         tuned("adamw2", "optimizers", adamw(2), "AdamW x2"),
         tuned("one_line", "optimizers", one_line(), "PROFIT one line", decay=0.0),
         tuned("sgd", "optimizers", sgd(), "SGD", times=SGD_RATES),
@@ -62,9 +69,7 @@ def arms(rates: Sequence[float], steps: int) -> list[Arm]:
         tuned("adan", "optimizers", adan(), "Adan"),
         ablation("n_ref2", "n_ref", profit(2), "PROFIT, n_ref 2", RATIO),
         ablation("n_ref5", "n_ref", profit(5), "PROFIT, n_ref 5", RATIO),
-        ablation("ratio100", "ratio", profit(), "PROFIT, ratio 100", 100.0),
-        ablation("ratio1000", "ratio", profit(), "PROFIT, ratio 1000", 1000.0),
-        ablation("ratio10000", "ratio", profit(), "PROFIT, ratio 10000", 10000.0),
+        *(ablation(f"ratio{x}", "ratio", profit(), f"PROFIT, ratio {x}", float(x)) for x in (100, 1000, 10000)),
         tuned("l2_sp", "regularized", l2_sp(), "L2-SP", strength=1e-2),
         tuned("wise_ft", "regularized", wise_ft(), "WiSE-FT", alpha=0.7),
         tuned("adam_spd", "regularized", adam_spd(), "AdamSPD", strength=1.0),
@@ -78,3 +83,68 @@ KEYS = tuple(arm.key for arm in arms((1.0,), 1))
 def own(method: Method, rates: Sequence[float]) -> Arm:
     """A method of a user's file."""
     return Arm(method.name, "own", method._replace(grid=(("rate", tuple(rates)),)))
+
+
+class Outcome(NamedTuple):
+    """What became of an arm.
+
+    Attributes:
+      arm: the arm.
+      tried: the tuning runs that its setting was picked from; none where there was nothing to pick.
+      run: its run at that setting, over the seeds that are reported.
+    """
+
+    arm: Arm
+    tried: Sequence[Run]
+    run: Run
+
+
+def measure(
+    tuning_task: Task,
+    task: Task,
+    arms: Sequence[Arm],
+    setup: Setup,
+    on_progress: Callable[[str, int], None] = lambda *_: None,
+    store: Path | None = None,
+) -> Iterator[Outcome]:
+    """The arms, one after the other. What an ablation takes its rate from is tuned even if it is none of them.
+
+    Args:
+      tuning_task: the task with seeds that are not reported.
+      task: the task with those that are.
+      arms: what is reported.
+      setup: lengths, sizes and the level.
+      on_progress: as for `run_all`.
+      store: as for `run_all`.
+    """
+
+    @functools.cache
+    def picked(arm: Arm) -> tuple[dict[str, float], list[Run]]:
+        first, *_ = arm.method.settings()
+        if arm.like:
+            return picked(arm.like)[0] | first, []
+        trials = tuning(arm, setup)
+        if not trials:
+            return first, []
+        runs = run_all(tuning_task, trials, setup.batch, on_progress, store)
+        return best(runs, setup.level).setting, runs
+
+    for arm in arms:
+        setting, runs = picked(arm)
+        trial = Trial(arm.method, setting, evenly(setup.steps, setup.evaluations))
+        (run,) = run_all(task, [trial], setup.batch, on_progress, store)
+        yield Outcome(arm, runs, run)
+
+
+def tuning(arm: Arm, setup: Setup) -> list[Trial]:
+    """Every setting of an arm, with as many gradients for every arm; none where there is nothing to pick."""
+    steps = evenly(max(setup.tune_gradients // arm.method.gradients, 1), setup.evaluations)
+    settings = arm.method.settings()
+    return [Trial(arm.method, setting, steps) for setting in settings] if len(settings) > 1 else []
+
+
+def gradients(arms: Sequence[Arm], setup: Setup, seeds: int) -> int:
+    """How many gradients all of it takes, for progress bars."""
+    tuned = dict.fromkeys(arm.like or arm for arm in arms)
+    reported = seeds * setup.steps * sum(arm.method.gradients for arm in arms)
+    return reported + sum(total(tuning(arm, setup), seeds=1) for arm in tuned)

@@ -1,5 +1,6 @@
 """The command: an old model on CIFAR-10, the arms on CIFAR-100, and the tables."""
 
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,13 +11,11 @@ import numpy as np
 import typer
 
 from benchmarks.commands import parse_rates
-from benchmarks.forgetting.command import Job, Output, Quick, count_option, job, methods_named, seeds_option
-from benchmarks.forgetting.experiments.cifar.arms import KEYS, Arm, arms, own
-from benchmarks.forgetting.experiments.cifar.measure import TUNING_SEED, gradients, measure
+from benchmarks.forgetting.command import Bar, Output, Quick, count_option, job, method_of, named, names, seeds_option
+from benchmarks.forgetting.experiments.cifar.arms import KEYS, TUNING_SEED, Arm, arms, gradients, measure, own
 from benchmarks.forgetting.experiments.cifar.report import write
 from benchmarks.forgetting.experiments.cifar.setups import SETUPS, Setup
 from benchmarks.forgetting.experiments.cifar.setups import quick as quickly
-from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.tasks import Task
 from benchmarks.forgetting.tasks.cifar import task as cifar_task
 from benchmarks.forgetting.tasks.cifar.archives import TRAIN_IMAGES, Archive, cifar10, cifar100
@@ -66,9 +65,7 @@ def main(
     evaluations: Annotated[int | None, count_option("Evaluations of a run after its start.", "the network's")] = None,
     base_images: Annotated[
         int | None,
-        typer.Option(
-            min=10, help="CIFAR-10 images for the old model, held-out ones included.", show_default=str(TRAIN_IMAGES)
-        ),
+        count_option("CIFAR-10 images for the old model, held-out ones too.", TRAIN_IMAGES, QUICK_BASE_IMAGES, 10),
     ] = None,
     base_epochs: Annotated[int | None, count_option("Epochs of the old model at most.", "the network's")] = None,
     base_only: Annotated[bool, typer.Option("--base-only", help="Train the old model and stop.")] = False,
@@ -80,29 +77,41 @@ def main(
     the runs that are reported: for the paper's networks, a round figure below every new accuracy in its table; for the
     small one, a round figure below what AdamW reaches on a seed that is not reported.
     """
-    setup = _setup(task, quick, base_epochs, rate, level=level, steps=steps, tune_gradients=tune_gradients, batch=batch,
-                   train_images=train_images, test_images=test_images, evaluations=evaluations)  # fmt: skip
+    asked = {"level": level, "steps": steps, "tune_gradients": tune_gradients, "batch": batch}
+    asked |= {"train_images": train_images, "test_images": test_images, "evaluations": evaluations}
+    setup = _setup(task, quick, base_epochs, rate, asked)
     with job("cifar", output, quick) as work:
         # Before anything is trained: a name that is nobody's is found out at once.
-        keys, yours = _asked(methods)
+        chosen = _chosen(methods, setup)
         # A killed command that is given again compiles nothing again.
         jax.config.update("jax_compilation_cache_dir", str((output / "compiled").absolute()))
         old = cifar10(data, base_images or (QUICK_BASE_IMAGES if quick else TRAIN_IMAGES))
         new = None if base_only else cifar100(data, setup.train_images)
-        base = _base(setup, old, output, work)
+        with work.bar(setup.base.epochs) as bar:
+            base = train_base(setup.base, old, output / "base", functools.partial(_tell, bar))
         typer.echo(
             f"Old model: {100 * base.accuracy:.2f} % of CIFAR-10's test images after {base.epochs} epochs;"
             f" held-out loss {'flat' if base.flat else 'not flat'}{'' if base.converged else '; not converged'}."
         )
-        if new is not None:
-            numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
-            tuning_task, reported = (_task(setup, base, old, new, each) for each in ([TUNING_SEED], numbers))
-            catalogue = [*arms(setup.rates, setup.steps), *(own(method, setup.rates) for method in yours)]
-            _fine_tune(work, setup, base, tuning_task, reported, catalogue, keys)
+        if new is None:
+            return
+        numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
+        tuning_task, reported = (_task(setup, base, old, new, each) for each in ([TUNING_SEED], numbers))
+        outcomes, text = [], ""
+        with work.bar(gradients(chosen, setup, len(numbers))) as bar:
+            for outcome in measure(tuning_task, reported, chosen, setup, bar, work.runs):
+                outcomes.append(outcome)
+                about = work.about(
+                    seeds=list(numbers),
+                    dtype=jnp.dtype(compute_dtype()).name,
+                    parameters=sum(x.size for x in jax.tree.leaves(base.params)),
+                )
+                text = write(work, base, outcomes, setup, about)
+        work.show(text)
 
 
 def _setup(
-    name: str, quick: bool, base_epochs: int | None, rates: Sequence[str] | None, **others: float | None
+    name: str, quick: bool, base_epochs: int | None, rates: Sequence[str] | None, others: dict[str, Any]
 ) -> Setup:
     if name not in SETUPS:
         raise typer.BadParameter(f"{name!r} is none of {', '.join(SETUPS)}.", param_hint="--task")
@@ -111,57 +120,24 @@ def _setup(
         setup = setup._replace(base=setup.base._replace(epochs=base_epochs))
     if rates:
         setup = setup._replace(rates=parse_rates(",".join(rates), "--rates"))
-    given: dict[str, Any] = {field: value for field, value in others.items() if value is not None}
-    setup = setup._replace(**given)
+    setup = setup._replace(**{field: value for field, value in others.items() if value is not None})
     if setup.batch > setup.train_images:
         raise typer.BadParameter(f"{setup.batch} is more than {setup.train_images} images.", param_hint="--batch")
     return setup
 
 
-def _asked(methods: Sequence[str] | None) -> tuple[list[str], list[Method]]:
-    """The keys of the arms asked for, in the order in which they are run, and methods out of files."""
+def _chosen(methods: Sequence[str] | None, setup: Setup) -> list[Arm]:
+    """The arms asked for, in the order in which they are run: those out of files last."""
+    known = {arm.key: arm for arm in arms(setup.rates, setup.steps)}
     if not methods:
-        return list(KEYS), []
-    names = [name.strip() for text in methods for name in text.split(",")]
-    files = [name for name in names if ".py:" in name]
-    unknown = [name for name in names if name not in (*KEYS, *files)]
-    if unknown:
-        raise typer.BadParameter(
-            f"{unknown[0]!r} is none of {', '.join(KEYS)}, and no FILE.py:NAME.", param_hint="--methods"
-        )
-    yours = methods_named(",".join(files), []) if files else []
-    return [*(key for key in KEYS if key in names), *(method.name for method in yours)], yours
+        return list(known.values())
+    found = named(names(",".join(methods)), known, lambda name: own(method_of(name), setup.rates), "--methods")
+    return [arm for arm in known.values() if arm in found] + [arm for arm in found if arm.table == "own"]
 
 
-def _base(setup: Setup, archive: Archive, output: Path, work: Job) -> Base:
-    """The old model, with a progress bar on standard error."""
-    with work.bar(setup.base.epochs) as bar:
-        done = 0
-
-        def on_epoch(epochs: int, scores: np.ndarray) -> None:
-            nonlocal done
-            _, loss, accuracy = scores
-            described = f"old model, epoch {epochs}: held-out loss {loss:.3f}, accuracy {100 * accuracy:.1f} %"
-            bar(described, epochs - done)
-            done = epochs
-
-        return train_base(setup.base, archive, output / "base", on_epoch)
-
-
-def _fine_tune(
-    work: Job, setup: Setup, base: Base, tuning_task: Task, task: Task, catalogue: Sequence[Arm], keys: Sequence[str]
-) -> None:
-    outcomes, text = [], ""
-    with work.bar(gradients(catalogue, keys, setup, len(task.seeds))) as bar:
-        for outcome in measure(tuning_task, task, catalogue, keys, setup, bar, work.runs):
-            outcomes.append(outcome)
-            about = work.about(
-                seeds=task.seeds.tolist(),
-                dtype=jnp.dtype(compute_dtype()).name,
-                parameters=sum(x.size for x in jax.tree.leaves(base.params)),
-            )
-            text = write(work, base, outcomes, setup, about)
-    work.show(text)
+def _tell(bar: Bar, epochs: int, scores: np.ndarray) -> None:
+    _, loss, accuracy = scores
+    bar(f"old model, epoch {epochs}: held-out loss {loss:.3f}, accuracy {100 * accuracy:.1f} %", 1)
 
 
 def _task(setup: Setup, base: Base, old: Archive, new: Archive, seeds: Sequence[int]) -> Task:
@@ -169,4 +145,4 @@ def _task(setup: Setup, base: Base, old: Archive, new: Archive, seeds: Sequence[
     old_test, new_test = (type(test)(test.pixels[:count], test.labels[:count]) for test in (old.test, new.test))
     model = f"{setup.base}, {100 * base.accuracy:.2f} %, {setup.train_images} and {count} images"
     data = cifar_task.Data(new.train, old_test, new_test)
-    return cifar_task.cifar100(seeds, network(setup.base.network, compute_dtype()), base.params, data, model)
+    return cifar_task.cifar100(seeds, network(setup.base.network), base.params, data, model)

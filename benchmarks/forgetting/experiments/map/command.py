@@ -10,11 +10,9 @@ import typer
 
 from benchmarks.commands import markdown_table, parse_names
 from benchmarks.forgetting.command import Quick, Size, job, seeds_option
-from benchmarks.forgetting.experiments.map.digits import DIGITS
 from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
-from benchmarks.forgetting.experiments.map.points import Map, Point, Unit, points
-from benchmarks.forgetting.experiments.map.toy import TOY
+from benchmarks.forgetting.experiments.map.places import DIGITS, TOY, Map, Point, Unit
 from benchmarks.forgetting.report import made_with
 from benchmarks.forgetting.runner import Trial, geometrically, run_all
 from benchmarks.forgetting.tasks import start_scores
@@ -66,7 +64,7 @@ def main(
     names = tuple(mapped.factors) if factors is None else parse_names(mapped.factors, "--factors")(factors)
     size = (QUICK if quick else FULL).given(seeds=seeds)
     numbers = range(size.seeds)
-    places = [(factor, point) for factor in names for point in points(mapped, factor)]
+    places = [(factor, point) for factor in names for point in mapped.points(factor)]
     gains: list[Gain] = []
     with job("map", output or OUTPUTS[task], quick) as work:
         with work.bar(len(places)) as bar:

@@ -8,13 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.forgetting.experiments.map.gain import EARLY, Gain, Prediction
-from benchmarks.forgetting.experiments.map.points import Map, Unit
+from benchmarks.forgetting.experiments.map.places import Map, Unit
 from benchmarks.forgetting.report import save
 from profit_optax.compare.formats import short_rate
 
-# Okabe and Ito's colours; the lower rate is filled, the higher one open.
-_COLOURS = {"PROFIT": "#0072B2", "one line": "#CC79A7"}
-_MARKERS = {"PROFIT": "D", "one line": "^"}
+# Okabe and Ito's colours, and markers; the lower rate is filled, the higher one open.
+_STYLES = {"PROFIT": ("#0072B2", "D"), "one line": ("#CC79A7", "^")}
 # In characters: labels of ticks that are longer than this are slanted.
 _LONG = 4
 
@@ -46,7 +45,7 @@ def _draw_factor(axis: Axes, mapped: Map, gains: Sequence[Gain], factor: str) ->
     _, label, scale = mapped.factors[factor]
     places = {value: float(value) if scale else float(i) for i, value in enumerate(values)}
     axis.set_xscale(scale or "linear")
-    for form in _COLOURS:
+    for form in _STYLES:
         of_form = [each for each in gains if each.form == form]
         for i, at_rate in enumerate(_by_rate(of_form)):
             _draw_line(axis, at_rate, places, form, mapped.unit.gain_scale, lower=i == 0)
@@ -61,12 +60,8 @@ def _draw_factor(axis: Axes, mapped: Map, gains: Sequence[Gain], factor: str) ->
             tick.set(rotation=30, ha="right", rotation_mode="anchor")
     axis.set_xticks([], minor=True)
     axis.set_xlabel(label)
-    axis.set_ylabel(_gain_label(mapped.unit))
+    axis.set_ylabel(f"gain ({mapped.unit.gain})")
     axis.grid(alpha=0.25)
-
-
-def _gain_label(unit: Unit) -> str:
-    return f"gain ({unit.gain})"
 
 
 def _by_rate(gains: Sequence[Gain]) -> list[list[Gain]]:
@@ -76,19 +71,16 @@ def _by_rate(gains: Sequence[Gain]) -> list[list[Gain]]:
 
 
 def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, scale: float, lower: bool) -> None:
-    colour = _COLOURS[form]
-    reached = [each for each in gains if each.gain is not None]
-    x = [places[each.value] for each in reached]
-    means = [scale * each.gain.mean for each in reached if each.gain]
-    halves = [scale * (each.gain.high - each.gain.mean) for each in reached if each.gain]
+    colour, marker = _STYLES[form]
+    reached = [(places[each.value], each.gain) for each in gains if each.gain]
     rates = {short_rate(each.rate) for each in gains}
     label = f"{form} at rate {min(rates)}"
     axis.errorbar(
-        x,
-        means,
-        halves,
+        [x for x, _ in reached],
+        [scale * gain.mean for _, gain in reached],
+        [scale * (gain.high - gain.mean) for _, gain in reached],
         color=colour,
-        marker=_MARKERS[form],
+        marker=marker,
         markerfacecolor=colour if lower else "white",
         linestyle="-" if lower else "--",
         linewidth=1.4,
@@ -101,23 +93,16 @@ def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, scale
 
 
 def _draw_prediction(axis: Axes, unit: Unit, gains: Sequence[Gain], found: Sequence[Prediction]) -> None:
-    for form, colour in _COLOURS.items():
-        kept = [each for each in gains if each.form == form and each.gain]
+    for form, (colour, marker) in _STYLES.items():
+        kept = [(each.cosine, unit.gain_scale * each.gain.mean) for each in gains if each.form == form and each.gain]
         lost = [each for each in gains if each.form == form and not each.gain and each.alone_reached == 1]
-        axis.scatter(
-            [each.cosine for each in kept],
-            [unit.gain_scale * each.gain.mean for each in kept if each.gain],
-            color=colour,
-            marker=_MARKERS[form],
-            s=18,
-            alpha=0.8,
-        )
+        axis.scatter([x for x, _ in kept], [y for _, y in kept], color=colour, marker=marker, s=18, alpha=0.8)
         _mark(axis, [each.cosine for each in lost], 0.02, colour, size=6)
     axis.axhline(0, color="0.4", linewidth=1)
     correlations = [f"{each.form} {each.rank_correlation:+.2f} [{each.low:+.2f}, {each.high:+.2f}]" for each in found]
     axis.set_title("\n".join(["rank correlation", *correlations]) if found else "", fontsize="small")
     axis.set_xlabel(f"mean cosine over the first {EARLY} steps")
-    axis.set_ylabel(_gain_label(unit))
+    axis.set_ylabel(f"gain ({unit.gain})")
     axis.grid(alpha=0.25)
 
 

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.stats
 
-from benchmarks.forgetting.experiments.map.points import Point
+from benchmarks.forgetting.experiments.map.places import Point
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import crossing, difference
 from profit_optax.compare.statistics import Interval
@@ -65,6 +65,9 @@ def level(new_at_start: float, old_at_start: float) -> float:
 def gain(factor: str, point: Point, rate: float, form: str, runs: dict[str, Run], level: float) -> Gain:
     """The gain of `form` over the main optimizer alone, from their runs at the same place and rate."""
     run, equal, one = runs[form], runs["alone" if form == "one line" else "alone, equal"], runs["alone"]
+    reached = [float(np.mean(~np.isnan(crossing(each, level).old))) for each in (run, equal)]
+    # NaN where a seed of either did not reach the level; and nothing is a multiple of no gradients at all.
+    gradients, others = (float(np.mean(crossing(each, level).steps)) * each.gradients for each in (run, one))
     return Gain(
         factor=factor,
         point=point,
@@ -73,10 +76,10 @@ def gain(factor: str, point: Point, rate: float, form: str, runs: dict[str, Run]
         level=level,
         gain=difference(run, equal, level),
         over_one=difference(run, one, level),
-        reached=_reached(run, level),
-        alone_reached=_reached(equal, level),
+        reached=reached[0],
+        alone_reached=reached[1],
         cosine=early_cosine(run),
-        gradients=_gradients_over(run, one, level),
+        gradients=gradients / others if others > 0 and not np.isnan(gradients) else None,
     )
 
 
@@ -112,25 +115,19 @@ class Prediction(NamedTuple):
 
 def predictions(gains: Sequence[Gain]) -> list[Prediction]:
     """How well the early cosine predicts gains and collapses, for each form of which enough places have a gain."""
-    forms = dict.fromkeys(each.form for each in gains)
-    found = (_prediction(form, _places(gains, form)) for form in forms)
-    return [each for each in found if each]
-
-
-def _places(gains: Sequence[Gain], form: str) -> list[Gain]:
-    """Each place and rate once: the centre is a value of every factor."""
-    of_form = [each for each in gains if each.form == form and not np.isnan(each.cosine)]
-    return list({(each.point, each.rate): each for each in of_form}.values())
-
-
-def _prediction(form: str, gains: Sequence[Gain]) -> Prediction | None:
-    compared = [(each.cosine, each.gain.mean) for each in gains if each.gain is not None]
-    if len(compared) < FEWEST:
-        return None
-    correlation = float(scipy.stats.spearmanr(*np.transpose(compared)).statistic)
-    half = 1.96 * np.sqrt((1 + correlation**2 / 2) / (len(compared) - 3))
-    low, high = np.tanh(np.arctanh(np.clip(correlation, -1 + 1e-9, 1 - 1e-9)) + np.array([-half, half]))
-    return Prediction(form, len(compared), correlation, float(low), float(high), _collapse_auc(gains))
+    found = []
+    for form in dict.fromkeys(each.form for each in gains):
+        # Each place and rate once: the centre is a value of every factor.
+        of_form = [each for each in gains if each.form == form and not np.isnan(each.cosine)]
+        places = list({(each.point, each.rate): each for each in of_form}.values())
+        compared = [(each.cosine, each.gain.mean) for each in places if each.gain is not None]
+        if len(compared) < FEWEST:
+            continue
+        correlation = float(scipy.stats.spearmanr(*np.transpose(compared)).statistic)
+        half = 1.96 * np.sqrt((1 + correlation**2 / 2) / (len(compared) - 3))
+        low, high = np.tanh(np.arctanh(np.clip(correlation, -1 + 1e-9, 1 - 1e-9)) + np.array([-half, half]))
+        found.append(Prediction(form, len(compared), correlation, float(low), float(high), _collapse_auc(places)))
+    return found
 
 
 def _collapse_auc(gains: Sequence[Gain]) -> float | None:
@@ -140,13 +137,3 @@ def _collapse_auc(gains: Sequence[Gain]) -> float | None:
     if not collapsed or not kept:
         return None
     return float(scipy.stats.mannwhitneyu(kept, collapsed).statistic) / (len(kept) * len(collapsed))
-
-
-def _reached(run: Run, level: float) -> float:
-    return float(np.mean(~np.isnan(crossing(run, level).old)))
-
-
-def _gradients_over(run: Run, other: Run, level: float) -> float | None:
-    gradients, others = (float(np.mean(crossing(each, level).steps)) * each.gradients for each in (run, other))
-    # NaN where a seed of either did not reach the level; and nothing is a multiple of no gradients at all.
-    return gradients / others if others > 0 and not np.isnan(gradients) else None

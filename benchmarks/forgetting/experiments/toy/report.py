@@ -1,17 +1,25 @@
-"""The Markdown report: the paper's table beside ours, and which settings come near it."""
+"""The Markdown report, the paper's table beside ours and which settings come near it, and the paper's figure."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from benchmarks.commands import markdown_table
-from benchmarks.forgetting.experiments.toy.paper import BEFORE, NEAR, TABLE, Errors, constant_errors, factor
-from benchmarks.forgetting.experiments.toy.sweep import ONE_LINE, PROFITS, Plan, Result, Setting
-from benchmarks.forgetting.report import headline
+from benchmarks.forgetting.experiments.toy.sweep import BEFORE, ONE_LINE, PROFITS, TABLE, Errors, Result, Setting
+from benchmarks.forgetting.report import headline, save
+from benchmarks.forgetting.tasks.toy import NEW_SQUARE, OLD_SQUARE, truth
 from profit_optax.compare.statistics import interval
 
-_WITHOUT_RATIO = tuple(row for row in TABLE if row not in PROFITS)
+# What "near the paper" means here: neither error is off by a larger factor.
+NEAR = 1.5
+_WITHOUT_RATIO = (BEFORE, "full fine-tuning", "head only", ONE_LINE)
+# Of the figure: both squares and a little around them.
+_RANGE = (-1.2, 1.6)
 
 
 def markdown(
@@ -27,14 +35,17 @@ def markdown(
       picture: the file of the heat maps.
     """
     n_sweep, n_final = len(swept[0].old), len(final[0].old)
-    constant = constant_errors()
+    constant, plan = constant_errors(), about["sweep_plan"]
+    size = plan.size
     over = f"means over {n_sweep} seeds" if n_sweep > 1 else "of one seed"
     lines = [
         "# The paper's toy problem (Table 1, C.1)",
         "",
         *headline(about),
         "",
-        _explained(about["sweep_plan"]),
+        f"{size.examples} training examples of each square; two layers of {size.width}; the old square for"
+        f" {size.base_steps} steps of {size.base_batch} examples (the paper gives no batch size), the new one for"
+        f" {plan.steps} steps. All else as in the paper.",
         "",
         f"## The rows at the setting nearest to the paper's four: {describe(setting)}",
         "",
@@ -64,7 +75,17 @@ def markdown(
 
 def sentences(results: Sequence[Result]) -> list[str]:
     """For each row of the paper, which settings come near it, and which comes nearest."""
-    return [_sentence(row, [result for result in results if result.row == row]) for row in (*TABLE, PROFITS[1])]
+    found = []
+    for row in (*TABLE, PROFITS[1]):
+        of_row = [result for result in results if result.row == row]
+        near = [describe(result) for result in of_row if result.off <= NEAR]
+        which = f" ({'; '.join(near)})" if near else ""
+        best = min(of_row, key=lambda result: result.off)
+        found.append(
+            f"{row}: {len(near)} of {len(of_row)} settings come near the paper's {_pair(best.paper, 'g')}{which}."
+            f" Nearest: {_pair(best.errors)} at {describe(best)}, off by a factor of {best.off:.3g}."
+        )
+    return found
 
 
 def describe(place: Result | Setting) -> str:
@@ -75,76 +96,76 @@ def describe(place: Result | Setting) -> str:
     return f"{place.activation}{batch}{ratio}{way}"
 
 
-def _explained(plan: Plan) -> str:
-    size = plan.size
-    return (
-        f"{size.examples} training examples of each square; two layers of {size.width}; the old square for"
-        f" {size.base_steps} steps of {size.base_batch} examples (the paper gives no batch size), the new one for"
-        f" {plan.steps} steps. All else as in the paper."
-    )
+def constant_errors() -> Errors:
+    """The errors of the best constant on each square, which is what a model gets that learns nothing but a mean."""
+    variances = []
+    for low, high in (OLD_SQUARE, NEW_SQUARE):
+        side = np.linspace(low, high, 1_000, dtype=np.float32)
+        points = np.stack(np.meshgrid(side, side), axis=-1)
+        variances.append(float(np.var(truth(jnp.asarray(points)))))
+    return Errors(*variances)
 
 
 def _final_row(result: Result) -> list[str]:
-    paper = _paper(result.row)
-    cells = [_interval(result.old), f"{paper.old:g}" if paper else "", _interval(result.new)]
-    cells += [f"{paper.new:g}", _off(result)] if paper else ["", ""]
-    return [result.row, *cells]
-
-
-def _interval(values: np.ndarray) -> str:
-    found = interval(values)
-    return f"{found.mean:.3g} ± {found.high - found.mean:.2g}" if found else "diverged"
+    old, new = (interval(values) for values in (result.old, result.new))
+    shown = [f"{x.mean:.3g} ± {x.high - x.mean:.2g}" if x else "diverged" for x in (old, new)]
+    paper = [f"{x:g}" for x in result.paper] if result.paper else ["", ""]
+    return [result.row, shown[0], paper[0], shown[1], paper[1], _off(result)]
 
 
 def _rows_without_ratio(results: Sequence[Result]) -> list[str]:
-    lines = [["activation", "batch", *_WITHOUT_RATIO, ONE_LINE]]
-    before = {result.activation: result for result in results if result.row == BEFORE}
-    places = dict.fromkeys((result.activation, result.batch) for result in results if result.batch)
-    for activation, batch in places:
-        at = [result for result in results if (result.activation, result.batch) == (activation, batch)]
-        found = {BEFORE: before[activation]} | {result.row: result for result in at if result.ratio is None}
-        lines.append([activation, str(batch), *(_errors(found[row]) for row in (*_WITHOUT_RATIO, ONE_LINE))])
-    paper = [*(f"{TABLE[row].old:g} / {TABLE[row].new:g}" for row in _WITHOUT_RATIO), ""]
+    lines = [["activation", "batch", *_WITHOUT_RATIO]]
+    for activation, batch in dict.fromkeys((result.activation, result.batch) for result in results if result.batch):
+        at = [result for result in results if result.activation == activation and result.batch in (None, batch)]
+        found = {result.row: _errors(result) for result in at}
+        lines.append([activation, str(batch), *(found[row] for row in _WITHOUT_RATIO)])
+    paper = [_pair(TABLE[row], "g") if row in TABLE else "" for row in _WITHOUT_RATIO]
     return markdown_table([*lines, ["the paper", "?", *paper]])
 
 
 def _profit_rows(results: Sequence[Result]) -> list[str]:
     lines = [["activation", "batch", "ratio", "PROFIT", "off", "subtracting", "off"]]
     places = [(result.activation, result.batch, result.ratio) for result in results if result.ratio is not None]
-    for place in sorted(set(places), key=places.index):
-        at = [result for result in results if (result.activation, result.batch, result.ratio) == place]
-        found = {result.row: result for result in at}
-        cells = [cell for row in PROFITS for cell in (_errors(found[row]), _off(found[row]))]
+    for place in dict.fromkeys(places):
+        at = {each.row: each for each in results if (each.activation, each.batch, each.ratio) == place}
+        cells = [cell for row in PROFITS for cell in (_errors(at[row]), _off(at[row]))]
         lines.append([place[0], str(place[1]), f"{place[2]:g}", *cells])
-    paper = TABLE[PROFITS[0]]
-    return markdown_table([*lines, ["the paper", "?", "?", "", "", f"{paper.old:g} / {paper.new:g}", ""]])
+    return markdown_table([*lines, ["the paper", "?", "?", "", "", _pair(TABLE[PROFITS[0]], "g"), ""]])
 
 
 def _errors(result: Result) -> str:
-    paper = _paper(result.row)
-    text = f"{result.errors.old:.3g} / {result.errors.new:.3g}"
-    return f"**{text}**" if paper and factor(result.errors, paper) <= NEAR else text
+    text = _pair(result.errors)
+    return f"**{text}**" if result.off <= NEAR else text
 
 
 def _off(result: Result) -> str:
-    paper = _paper(result.row)
-    return f"{factor(result.errors, paper):.3g}" if paper else ""
+    return f"{result.off:.3g}" if result.paper else ""
 
 
-def _paper(row: str) -> Errors | None:
-    return TABLE[PROFITS[0]] if row in PROFITS else TABLE.get(row)
+def _pair(errors: Errors | None, style: str = ".3g") -> str:
+    return " / ".join(f"{error:{style}}" for error in errors or ())
 
 
-def _sentence(row: str, results: Sequence[Result]) -> str:
-    paper = _paper(row)
-    if paper is None:
-        raise ValueError(f"row is {row!r}, which the paper's table does not have.")
-    offs = [factor(result.errors, paper) for result in results]
-    near = [describe(result) for result, off in zip(results, offs, strict=True) if off <= NEAR]
-    best = results[int(np.argmin(offs))]
-    count = f"{len(near)} of {len(results)} settings come near the paper's {paper.old:g} / {paper.new:g}"
-    which = f" ({'; '.join(near)})" if near else ""
-    return (
-        f"{row}: {count}{which}. Nearest: {best.errors.old:.3g} / {best.errors.new:.3g} at {describe(best)}, off by a"
-        f" factor of {min(offs):.3g}."
-    )
+def grid(points: int) -> np.ndarray:
+    """`points` x `points` places over both squares, [points², 2]."""
+    side = np.linspace(*_RANGE, points, dtype=np.float32)
+    return np.stack(np.meshgrid(side, side), axis=-1).reshape(-1, 2)
+
+
+def draw(path: Path, maps: Mapping[str, np.ndarray], title: str) -> None:
+    """A heat map for the truth and for what each row's model predicts on `grid`, as a PNG."""
+    columns = -(-len(maps) // 2)
+    figure = Figure(figsize=(3.3 * columns + 0.8, 7.2), layout="constrained")
+    panels = figure.subplots(2, columns, sharex=True, sharey=True).ravel()
+    for panel, (name, values) in zip(panels, maps.items(), strict=False):
+        side = round(len(values) ** 0.5)
+        image = values.reshape(side, side)
+        panel.imshow(image, origin="lower", extent=(*_RANGE, *_RANGE), vmin=-1.0, vmax=1.0, cmap="coolwarm")
+        for (low, high), style in ((OLD_SQUARE, "-"), (NEW_SQUARE, "--")):
+            panel.add_patch(Rectangle((low, low), high - low, high - low, fill=False, linestyle=style, linewidth=1.2))
+        panel.set_title(name)
+    for panel in panels[len(maps) :]:
+        panel.set_axis_off()
+    figure.colorbar(panels[0].images[0], ax=panels.tolist(), shrink=0.6, extend="both")
+    figure.suptitle(title)
+    save(figure, path, dpi=110)

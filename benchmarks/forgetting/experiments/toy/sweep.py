@@ -1,31 +1,43 @@
-"""The rows of Table 1 at every setting that the paper leaves open."""
+"""The rows of the paper's Table 1 at every setting that it leaves open, and how near they come to it."""
 
-from collections.abc import Callable, Iterable, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.forgetting.experiments.toy.paper import BEFORE, TABLE, Errors, distance
 from benchmarks.forgetting.methods import Method
-from benchmarks.forgetting.methods.rmsprop import (
-    full_rmsprop,
-    head_rmsprop,
-    one_line_rmsprop,
-    profit_rmsprop,
-    subtracting_profit_rmsprop,
-)
+from benchmarks.forgetting.methods.head_only import head_only
+from benchmarks.forgetting.methods.optimizers import alone, decaying_rmsprop
+from benchmarks.forgetting.methods.profit import one_line, profit
 from benchmarks.forgetting.runner import Run, Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
 from benchmarks.forgetting.tasks.toy import Examples, Size, toy
 
 RATE = 5e-4
+BEFORE = "before"
 # PROFIT's row in both ways of computing the displacement, of which the paper has the second.
 PROFITS = ("PROFIT", "PROFIT, subtracting")
 ONE_LINE = "PROFIT one line"
 
 _OnProgress = Callable[[str, int], None]
+
+
+class Errors(NamedTuple):
+    """Mean squared errors against noise-free targets, on the old and on the new square."""
+
+    old: float
+    new: float
+
+
+TABLE: Mapping[str, Errors] = {
+    BEFORE: Errors(0.0054, 1.907),
+    "full fine-tuning": Errors(0.705, 0.504),
+    "head only": Errors(0.110, 0.572),
+    "PROFIT": Errors(0.046, 0.501),
+}
 
 
 class Plan(NamedTuple):
@@ -72,6 +84,16 @@ class Result(NamedTuple):
         """Means over seeds."""
         return Errors(float(np.mean(self.old)), float(np.mean(self.new)))
 
+    @property
+    def paper(self) -> Errors | None:
+        """The paper's row."""
+        return TABLE.get("PROFIT" if self.row in PROFITS else self.row)
+
+    @property
+    def off(self) -> float:
+        """By how much the worse of the two errors is off: 1 where both are the paper's, infinite for no number."""
+        return math.exp(max(_logs(self.errors, self.paper))) if self.paper else math.nan
+
 
 class Setting(NamedTuple):
     """What the paper leaves open, and which of the two ways PROFIT takes."""
@@ -82,9 +104,19 @@ class Setting(NamedTuple):
     profit: str
 
 
+def distance(table: Mapping[str, Errors]) -> float:
+    """How far whole tables lie apart: the mean of |log(ours / the paper's)| over all errors."""
+    return float(np.mean([_logs(errors, TABLE[row]) for row, errors in table.items()]))
+
+
+def _logs(errors: Errors, paper: Errors) -> list[float]:
+    pairs = zip(errors, paper, strict=True)
+    return [abs(math.log(ours / theirs)) if 0 < ours < math.inf else math.inf for ours, theirs in pairs]
+
+
 def total(plan: Plan) -> int:
     """How many examples a sweep takes gradients on: what `sweep` reports to `on_progress`."""
-    gradients = 1 + 1 + 1 + len(plan.ratios) * (2 + 2)
+    gradients = sum(method.gradients * len(_ratios(method, plan)) for method in methods())
     tuned = sum(plan.batches) * gradients * plan.steps
     return len(plan.activations) * len(plan.seeds) * (plan.size.base_steps * plan.size.base_batch + tuned)
 
@@ -97,38 +129,35 @@ def sweep(plan: Plan, store: Path, on_progress: _OnProgress = lambda *_: None) -
         by_batch = {batch: _run(task, batch, plan, store, on_progress) for batch in plan.batches}
         start = by_batch[plan.batches[0]][0]
         results.append(Result(activation, None, None, BEFORE, -start.old[:, 0], -start.new[:, 0]))
-        results += [_result(activation, batch, run) for batch, runs in by_batch.items() for run in runs]
+        results += [
+            Result(activation, batch, run.setting.get("ratio"), run.method, -run.old[:, -1], -run.new[:, -1])
+            for batch, runs in by_batch.items()
+            for run in runs
+        ]
     return results
 
 
 def nearest(results: Sequence[Result]) -> Setting:
     """The setting whose four rows together are nearest to the paper's."""
+
+    def apart(setting: Setting) -> float:
+        at = [each for each in results if each.activation == setting.activation]
+        at = [each for each in at if each.batch in (None, setting.batch) and each.ratio in (None, setting.ratio)]
+        rows = {each.row: each.errors for each in at}
+        return distance({row: rows[setting.profit if row == "PROFIT" else row] for row in TABLE})
+
     settings = [
         Setting(result.activation, result.batch, result.ratio, result.row)
         for result in results
-        if result.row in PROFITS and result.batch is not None and result.ratio is not None
+        if result.batch is not None and result.ratio is not None
     ]
-    return min(settings, key=lambda setting: distance(table(results, setting)))
-
-
-def table(results: Iterable[Result], setting: Setting) -> dict[str, Errors]:
-    """The four rows at one setting, by the paper's names."""
-    at = [
-        result
-        for result in results
-        if result.activation == setting.activation and result.batch in (None, setting.batch)
-    ]
-    rows = {result.row: result.errors for result in at if result.ratio is None}
-    (profit,) = (result for result in at if (result.ratio, result.row) == (setting.ratio, setting.profit))
-    return {row: profit.errors if row == "PROFIT" else rows[row] for row in TABLE}
+    return min(settings, key=apart)
 
 
 def predictions(setting: Setting, plan: Plan, store: Path, points: np.ndarray) -> dict[str, np.ndarray]:
     """What the models of the first seed say at `points`, [n], row by row."""
     task = _task(setting.activation, plan._replace(seeds=plan.seeds[:1]), store)
-    outputs = task.outputs
-    if outputs is None:
-        raise ValueError(f"the task {task.name!r} has no `outputs`, and its predictions cannot be drawn.")
+    outputs: Any = task.outputs
     shown = task._replace(
         name=f"{task.name}, drawn",
         held_out=Examples(jnp.asarray(points)[None], jnp.zeros((1, len(points)))),
@@ -136,6 +165,17 @@ def predictions(setting: Setting, plan: Plan, store: Path, points: np.ndarray) -
     )
     runs = _run(shown, setting.batch, plan._replace(ratios=(int(setting.ratio),)), store, evaluations=1)
     return {BEFORE: runs[0].old[0, 0]} | {run.method: run.old[0, -1] for run in runs}
+
+
+def methods() -> tuple[Method, ...]:
+    """The table's rows, and the one line. The rate of PROFIT's reference step does not decay with the main one."""
+    return (
+        alone("full fine-tuning", decaying_rmsprop),
+        head_only(decaying_rmsprop),
+        profit(main=decaying_rmsprop),
+        profit(main=decaying_rmsprop, displacement="subtract")._replace(name=PROFITS[1]),
+        one_line(main=decaying_rmsprop),
+    )
 
 
 def _task(activation: str, plan: Plan, store: Path, on_progress: _OnProgress = lambda *_: None) -> Task:
@@ -149,16 +189,14 @@ def _run(
     task: Task, batch: int, plan: Plan, store: Path, on_progress: _OnProgress = lambda *_: None, evaluations: int = 5
 ) -> list[Run]:
     steps = evenly(plan.steps, evaluations)
-    trials = []
-    for method in _methods():
-        ratios = plan.ratios if "ratio" in dict(method.grid) else plan.ratios[:1]
-        trials += [Trial(method, method.setting(rate=RATE, ratio=float(ratio), decay=0.0), steps) for ratio in ratios]
+    trials = [
+        Trial(method, method.setting(rate=RATE, ratio=float(ratio), decay=0.0), steps)
+        for method in methods()
+        for ratio in _ratios(method, plan)
+    ]
     return run_all(task, trials, batch, lambda name, n: on_progress(f"batch {batch}, {name}", n * batch), store)
 
 
-def _methods() -> tuple[Method, ...]:
-    return full_rmsprop(), head_rmsprop(), profit_rmsprop(), subtracting_profit_rmsprop(), one_line_rmsprop()
-
-
-def _result(activation: str, batch: int, run: Run) -> Result:
-    return Result(activation, batch, run.setting.get("ratio"), run.method, -run.old[:, -1], -run.new[:, -1])
+def _ratios(method: Method, plan: Plan) -> tuple[int, ...]:
+    """Those at which a method is run: one, where it knows none."""
+    return plan.ratios if "ratio" in dict(method.grid) else plan.ratios[:1]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.forgetting.methods import lookahead as lookahead_method
+from benchmarks.forgetting.tasks import in_head
 from profit_optax import compare, orthogonalize_to_previous
 from profit_optax import profit as profit_closure
 from profit_optax.compare import Method, Setting
@@ -83,7 +84,8 @@ def l2_sp(fresh_head: bool = False) -> Method:
     def optimizer(setting: Setting) -> Any:
         pull = compare.pull_to_start(PULL)
         if fresh_head:
-            pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, in_head(setting, params)))
+            head = setting.task.head
+            pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, in_head(head, params)))
         return optax.chain(pull, optax.adamw(cosine(setting)))
 
     return Method(f"L2-SP {PULL:g}", optimizer, needs=("head",) if fresh_head else ())
@@ -93,7 +95,7 @@ def head_only() -> Method:
     """AdamW on the last layer; nothing else moves. It needs `Task.head`."""
 
     def optimizer(setting: Setting) -> Any:
-        return _of_part(adamw().optimizer(setting), lambda params: in_head(setting, params))
+        return _of_part(adamw().optimizer(setting), lambda params: in_head(setting.task.head, params))
 
     return Method("head only", optimizer, needs=("head",))
 
@@ -120,13 +122,6 @@ def halfway() -> Method:
 def cosine(setting: Setting) -> optax.Schedule:
     """From the rate to 0 over the run."""
     return optax.cosine_decay_schedule(setting.rate, setting.steps)
-
-
-def in_head(setting: Setting, params: chex.ArrayTree) -> Any:
-    """Whether each leaf is the last layer's, as a tree like `params`."""
-    head = setting.task.head
-    prefix = head(params) if callable(head) else head
-    return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
 
 
 def _of_part(tx: optax.GradientTransformation, part: Part) -> optax.GradientTransformation:

@@ -5,11 +5,10 @@ the parameters kept are those with the lowest loss on it. The test images are lo
 """
 
 import functools
-import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import flax.linen as nn
@@ -17,19 +16,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import orbax.checkpoint as ocp
 
 from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
 from benchmarks.forgetting.tasks.cifar.augment import random_crop_and_flip
-from benchmarks.forgetting.tasks.cifar.evaluation import accuracy, logits_in_chunks
-from benchmarks.forgetting.tasks.cifar.networks import compute_dtype, init_params, logits, network
-from profit_optax.compare.errors import CompareError
-from profit_optax.compare.store import readable, write_text
+from benchmarks.forgetting.tasks.cifar.networks import accuracy, init_params, logits, logits_in_chunks, network
+from profit_optax.compare.store import Store
 
 CLASSES = 10
 CONVERGED = 0.8
 
-_RECIPE = "recipe.json"
 # By how much of itself a held-out loss must fall to count: on CIFAR-10's 5,000 held-out images the standard error of
 # the mean loss is about twice that.
 _FALL = 0.01
@@ -82,29 +77,13 @@ class Base(NamedTuple):
         return self.accuracy >= CONVERGED
 
 
-class OtherRecipeError(CompareError):
-    """The folder holds a model that was trained in another way than is asked for."""
-
-
 class _State(NamedTuple):
-    """All that training goes on from.
-
-    Attributes:
-      params: as they are now.
-      opt_state: Adam's.
-      best_params: those with the lowest held-out loss.
-      epoch: how many are over.
-      history: as in `Base`, with NaN for epochs to come.
-    """
+    """All that training goes on from: where it is, and the parameters with the lowest held-out loss, and that loss."""
 
     params: chex.ArrayTree
     opt_state: optax.OptState
     best_params: chex.ArrayTree
-    epoch: jax.Array
-    history: jax.Array
-
-
-_EpochFn = Callable[[_State, Images, Images], _State]
+    lowest: jax.Array
 
 
 def train_base(
@@ -114,78 +93,38 @@ def train_base(
     on_epoch: Callable[[int, np.ndarray], None] = lambda *_: None,
     seconds_between_saves: float = 60,
 ) -> Base:
-    """Train the old model, from the last checkpoint in `folder` if there is one.
+    """Train the old model, from where `folder` has it if it was begun there.
 
     Args:
       recipe: how to train it.
       archive: CIFAR-10.
-      folder: where checkpoints are kept. The model itself, which is all that is needed later, is in `finished`.
+      folder: where it is kept, and nothing else.
       on_epoch: is told how many epochs are over and the last line of the history.
-      seconds_between_saves: checkpoints are at least so far apart, but for the last.
+      seconds_between_saves: how far apart it is kept, at least, until it is finished.
 
     Raises:
-      OtherRecipeError: the folder's checkpoint is of another recipe, or of other images.
+      CompareError: the folder's model is of another recipe, or of other images, or it is damaged.
     """
-    _check_recipe(recipe, archive, folder)
-    finished = folder.absolute() / "finished"
-    backbone = network(recipe.network, compute_dtype())
-    with ocp.StandardCheckpointer() as checkpointer:
-        if not finished.exists():
-            state = _train(recipe, backbone, archive, folder, on_epoch, seconds_between_saves)
-            kept = {"params": state.best_params, "history": state.history, "epochs": state.epoch}
-            checkpointer.save(finished, jax.tree.map(np.array, kept))
-            checkpointer.wait_until_finished()
-        with readable(finished):
-            model = checkpointer.restore(finished, jax.eval_shape(functools.partial(_model, recipe, backbone)))
-    test = jax.device_put(archive.test)
-    score = jax.jit(functools.partial(accuracy, backbone))(model["params"], test.pixels, test.labels)
-    epochs = int(model["epochs"])
-    history = np.asarray(model["history"][:epochs])
-    return Base(model["params"], float(score), epochs, _is_flat(recipe, epochs, history), history)
-
-
-def _model(recipe: Recipe, backbone: nn.Module) -> dict[str, Any]:
-    """What a finished model is kept as, before any training."""
-    params = init_params(backbone, CLASSES, jax.random.key(recipe.seed))
-    return {"params": params, "history": jnp.full((recipe.epochs, 3), jnp.nan), "epochs": jnp.zeros((), jnp.int32)}
-
-
-def _train(
-    recipe: Recipe,
-    backbone: nn.Module,
-    archive: Archive,
-    folder: Path,
-    on_epoch: Callable[[int, np.ndarray], None],
-    seconds_between_saves: float,
-) -> _State:
+    store = Store(folder)
+    store.check({**recipe._asdict(), "train_images": len(archive.train.labels)})
+    backbone = network(recipe.network)
     train, held_out = (jax.device_put(images) for images in _split(archive.train, recipe.seed))
     tx = _optimizer(recipe, len(train.labels) // recipe.batch)
     epoch_fn = jax.jit(_epoch_fn(recipe, backbone, tx))
-    with ocp.CheckpointManager(folder.absolute() / "checkpoints", options=_keep_last()) as manager:
-        state = _start(manager, recipe, backbone, tx)
-        saved = time.monotonic()
-        while not _is_over(recipe, state):
-            state = jax.block_until_ready(epoch_fn(state, train, held_out))
-            if _is_over(recipe, state) or time.monotonic() - saved >= seconds_between_saves:
-                # Copies, so that what is written in the background is nobody else's memory.
-                manager.save(int(state.epoch), args=ocp.args.StandardSave(jax.tree.map(np.array, state._asdict())))
-                saved = time.monotonic()
-            on_epoch(int(state.epoch), np.asarray(state.history[state.epoch - 1]))
-    return state
-
-
-def _check_recipe(recipe: Recipe, archive: Archive, folder: Path) -> None:
-    path = folder / _RECIPE
-    asked = {**recipe._asdict(), "train_images": len(archive.train.labels)}
-    if path.exists():
-        with readable(path):
-            found = dict(json.loads(path.read_text(encoding="utf-8")))
-        if found != asked:
-            different = ", ".join(
-                f"{name} {found.get(name)} and not {value}" for name, value in asked.items() if found.get(name) != value
-            )
-            raise OtherRecipeError(f"{folder} holds a model with {different}: name another folder, or delete this one.")
-    write_text(path, json.dumps(asked) + "\n")
+    params = init_params(backbone, CLASSES, jax.random.key(recipe.seed))
+    history: list[list[float]]
+    state, history = store.load_state("base", _State(params, tx.init(params), params, jnp.float32(jnp.inf)), [])
+    saved = time.monotonic()
+    while not _is_over(recipe, history):
+        state, scores = jax.block_until_ready(epoch_fn(state, len(history), train, held_out))
+        history.append(scores.tolist())
+        if _is_over(recipe, history) or time.monotonic() - saved >= seconds_between_saves:
+            store.save_state("base", state, history)
+            saved = time.monotonic()
+        on_epoch(len(history), np.asarray(scores))
+    test = jax.device_put(archive.test)
+    score = jax.jit(functools.partial(accuracy, backbone))(state.best_params, test.pixels, test.labels)
+    return Base(state.best_params, float(score), len(history), _is_flat(recipe, history), np.array(history))
 
 
 def _split(images: Images, seed: int) -> tuple[Images, Images]:
@@ -202,46 +141,28 @@ def _optimizer(recipe: Recipe, steps: int) -> optax.GradientTransformation:
     return optax.adam(optax.warmup_cosine_decay_schedule(0, recipe.rate, steps, decay_steps, recipe.rate / 100))
 
 
-def _keep_last() -> Any:
-    return ocp.CheckpointManagerOptions(max_to_keep=1)
+def _is_over(recipe: Recipe, history: Sequence[Sequence[float]]) -> bool:
+    return len(history) >= recipe.epochs or _is_flat(recipe, history)
 
 
-def _start(manager: Any, recipe: Recipe, backbone: nn.Module, tx: optax.GradientTransformation) -> _State:
-    """The last checkpoint's state, or the first state of all."""
-    params, history, epochs = _model(recipe, backbone).values()
-    state = _State(params, tx.init(params), params, epochs, history)
-    last = manager.latest_step()
-    if last is None:
-        return state
-    with readable(manager.directory / str(last)):
-        return _State(**manager.restore(last, args=ocp.args.StandardRestore(state._asdict())))
-
-
-def _is_flat(recipe: Recipe, epochs: int, history: chex.Array) -> bool:
+def _is_flat(recipe: Recipe, history: Sequence[Sequence[float]]) -> bool:
     """Whether the lowest held-out loss of the last `patience` epochs is no lower than that before."""
-    if recipe.patience is None or epochs <= recipe.patience:
+    losses = [loss for _, loss, _ in history]
+    if recipe.patience is None or len(losses) <= recipe.patience:
         return False
-    before, last = np.split(np.asarray(history[:epochs, 1]), [epochs - recipe.patience])
-    return bool(np.min(last) > (1 - _FALL) * np.min(before))
+    return min(losses[-recipe.patience :]) > (1 - _FALL) * min(losses[: -recipe.patience])
 
 
-def _best_epoch(history: chex.Array) -> jax.Array:
-    """The first of those with the lowest held-out loss, which is NaN for epochs to come."""
-    losses = history[:, 1]
-    return jnp.argmin(jnp.where(jnp.isnan(losses), jnp.inf, losses))
+def _epoch_fn(
+    recipe: Recipe, backbone: nn.Module, tx: optax.GradientTransformation
+) -> Callable[..., tuple[_State, jax.Array]]:
+    losses_of = optax.softmax_cross_entropy_with_integer_labels
 
-
-def _is_over(recipe: Recipe, state: _State) -> bool:
-    return int(state.epoch) >= recipe.epochs or _is_flat(recipe, int(state.epoch), state.history)
-
-
-def _epoch_fn(recipe: Recipe, backbone: nn.Module, tx: optax.GradientTransformation) -> _EpochFn:
     def loss_fn(params: chex.ArrayTree, pixels: jax.Array, labels: jax.Array) -> jax.Array:
-        outputs = logits(backbone, params, pixels)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, labels))
+        return jnp.mean(losses_of(logits(backbone, params, pixels), labels))
 
-    def epoch(state: _State, train: Images, held_out: Images) -> _State:
-        order_key, key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), state.epoch))
+    def epoch(state: _State, number: int, train: Images, held_out: Images) -> tuple[_State, jax.Array]:
+        order_key, key = jax.random.split(jax.random.fold_in(jax.random.key(recipe.seed), number))
         steps = len(train.labels) // recipe.batch
         order = jax.random.permutation(order_key, len(train.labels))[: steps * recipe.batch].reshape(steps, -1)
 
@@ -255,17 +176,12 @@ def _epoch_fn(recipe: Recipe, backbone: nn.Module, tx: optax.GradientTransformat
 
         carry = state.params, state.opt_state
         (params, opt_state), losses = jax.lax.scan(step, carry, (order, jax.random.split(key, steps)))
-        loss, correct = _held_out_scores(backbone, params, held_out)
-        history = state.history.at[state.epoch].set(jnp.stack([jnp.mean(losses), loss, correct]))
-        better = (recipe.patience is None) | (_best_epoch(history) == state.epoch)
+        outputs = logits_in_chunks(backbone, params, held_out.pixels)
+        loss = jnp.mean(losses_of(outputs, held_out.labels))
+        correct = jnp.mean(jnp.argmax(outputs, axis=-1) == held_out.labels)
+        better = (recipe.patience is None) | (loss < state.lowest)
         best = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, state.best_params)
-        return _State(params, opt_state, best, state.epoch + 1, history)
+        state = _State(params, opt_state, best, jnp.minimum(state.lowest, loss))
+        return state, jnp.stack([jnp.mean(losses), loss, correct])
 
     return epoch
-
-
-def _held_out_scores(backbone: nn.Module, params: chex.ArrayTree, held_out: Images) -> tuple[jax.Array, jax.Array]:
-    """Mean loss and accuracy."""
-    outputs = logits_in_chunks(backbone, params, held_out.pixels)
-    losses = optax.softmax_cross_entropy_with_integer_labels(outputs, held_out.labels)
-    return jnp.mean(losses), jnp.mean(jnp.argmax(outputs, axis=-1) == held_out.labels)

@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 
 _GROUP = 16
+# Images of a forward pass when scoring.
+CHUNK = 1000
 
 
 class Classifier(nn.Module):
@@ -132,16 +134,14 @@ NETWORKS: Mapping[str, Callable[[Any], nn.Module]] = {
 }
 
 
-def network(name: str, dtype: Any) -> nn.Module:
-    """The backbone of that name, which computes in `dtype`."""
-    if name not in NETWORKS:
-        raise ValueError(f"network must be one of {', '.join(NETWORKS)}, got {name!r}.")
-    return NETWORKS[name](dtype)
-
-
 def compute_dtype() -> Any:
     """bfloat16 where there is a GPU, and float32 elsewhere."""
     return jnp.bfloat16 if jax.default_backend() == "gpu" else jnp.float32
+
+
+def network(name: str) -> nn.Module:
+    """The backbone of that name."""
+    return NETWORKS[name](compute_dtype())
 
 
 def init_params(backbone: nn.Module, classes: int, key: jax.Array) -> chex.ArrayTree:
@@ -155,6 +155,16 @@ def logits(backbone: nn.Module, params: chex.ArrayTree, images: jax.Array) -> ja
     classes = params["head"]["bias"].size
     outputs: Any = Classifier(backbone, classes).apply({"params": params}, images)
     return outputs
+
+
+def logits_in_chunks(backbone: nn.Module, params: chex.ArrayTree, images: jax.Array) -> jax.Array:
+    """The logits of any number of images, [n, classes], in bounded memory."""
+    return jax.lax.map(lambda image: logits(backbone, params, image[None])[0], images, batch_size=CHUNK)
+
+
+def accuracy(backbone: nn.Module, params: chex.ArrayTree, images: jax.Array, labels: jax.Array) -> jax.Array:
+    """The fraction of images whose largest logit is that of their label."""
+    return jnp.mean(jnp.argmax(logits_in_chunks(backbone, params, images), axis=-1) == labels)
 
 
 def normalize(images: jax.Array) -> jax.Array:

@@ -12,23 +12,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.tasks import KeyPath, Scores, Task
+from benchmarks.forgetting.tasks import Scores, Task
 from benchmarks.forgetting.tasks.cifar.archives import Images
 from benchmarks.forgetting.tasks.cifar.augment import random_crop_and_flip
-from benchmarks.forgetting.tasks.cifar.evaluation import accuracy
-from benchmarks.forgetting.tasks.cifar.networks import init_params, logits
+from benchmarks.forgetting.tasks.cifar.networks import accuracy, init_params, logits
 
 CLASSES = 100
 
 
 class Data(NamedTuple):
-    """What is trained and evaluated on, as bytes.
-
-    Attributes:
-      train: CIFAR-100's training images.
-      old: CIFAR-10's test images.
-      new: CIFAR-100's test images.
-    """
+    """CIFAR-100's training images, CIFAR-10's test images, and CIFAR-100's, as bytes."""
 
     train: Images
     old: Images
@@ -78,12 +71,7 @@ def cifar100(seeds: Sequence[int], backbone: nn.Module, base: chex.ArrayTree, da
         batch=batch,
         loss=loss,
         evaluate=evaluate,
-        is_head=is_head,
+        head={"backbone": False, "head": True},
         fresh_head=True,
         together=False,
     )
-
-
-def is_head(path: KeyPath) -> bool:
-    """Whether a parameter belongs to the head that is being trained."""
-    return bool(path[0].key == "head")

