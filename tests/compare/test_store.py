@@ -106,9 +106,11 @@ def test_what_a_function_reads_is_found_through_closures_jit_partials_and_method
     assert of_what_is_read(reads(jnp.zeros(2)))["arrays"] != first["arrays"]
     names = np.array(["a", None], object)  # Its bits are addresses.
     assert of_what_is_read(lambda: names)["arrays"] == of_what_is_read(lambda: None)["arrays"]
-    circle = [np.ones(1)]
-    circle.append(circle)
+    circle = {"held out": np.ones(1)}
+    circle["itself"] = circle
     assert of_what_is_read(lambda: circle)["arrays"] != of_what_is_read(lambda: None)["arrays"]
+    log = [np.ones(1)]  # What it has seen so far.
+    assert of_what_is_read(lambda: log.append(0))["arrays"] == of_what_is_read(lambda: None)["arrays"]
 
 
 def test_json_has_null_for_what_is_not_finite(tmp_path):
