@@ -3,7 +3,10 @@
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +18,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from benchmarks.cost import __main__ as cost
-from benchmarks.cost import arms, eager, growth, passes
+from benchmarks.cost import arms, corners, eager, growth, passes
 from benchmarks.cost.cases import sizes, tree_bytes
 from benchmarks.cost.cases.transformer import join, split
 from benchmarks.cost.catalogue import CASES, CHOICES, FAMILIES, by_name, chosen
@@ -566,3 +569,16 @@ def test_the_lines_are_the_floors_and_the_goals():
 def test_a_perceptron_has_as_many_parameters_as_asked_for():
     assert growth._of_size(8, 20_000).params["params"]["Dense_0"]["kernel"].shape == (50, 50)
     assert len(jax.tree.leaves(growth.scattered(7).params)) == 7
+
+
+def test_corners_are_measured_by_public_names_alone():
+    source = Path(corners.__file__).read_text(encoding="utf-8")
+    assert "from benchmarks" not in source
+    assert "profit_optax._" not in source
+    command = [sys.executable, corners.__file__, "--quick"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    for words in ("outside of jit", "2 models under vmap", "with convolutions", "2 leaves"):
+        assert words in output
+    ratios = re.findall(r"│ (.+?) +│ +(\d+\.\d+) +│", output)
+    assert {name for name, _ in ratios} >= {"profit, n_ref 3", "one line before AdamW", "profit, after its warm-up"}
+    assert all(float(ratio) > 0 for _, ratio in ratios)
