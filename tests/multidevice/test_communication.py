@@ -69,6 +69,9 @@ def times(count, sent):
     return Counter({what: count * often for what, often in sent.items()})
 
 
+@pytest.mark.skipif(
+    jax.__version_info__ < (0, 8), reason="XLA for CPUs leaves the sums of JAX 0.7 in as many all-reduces"
+)
 @pytest.mark.parametrize("arm", ARMS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_a_step_sends_what_its_gradients_send_and_three_numbers_a_leaf(layout, arm):
