@@ -83,6 +83,7 @@ def page(
         f" behind those that are trained on; less is better. PROFIT has n_ref 1, λ_main/λ_ref = {RATIO:,.0f} and a"
         f" warm-up of {arms.WARMUP:.0%} of AdamW alone; *one line* is `orthogonalize_to_previous` before AdamW after"
         f" the same warm-up, which is ours. Seeds differ in the order of the windows alone; {size.seeds} of them.",
+        f"## {names[0]}",
         tables(outcome, plan, SCORES, {}),
     ]
     return "\n\n".join(text) + "\n"
