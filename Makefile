@@ -42,7 +42,7 @@ help:
 	@echo "make dist-test  the suite against the installed wheel, from another folder"
 	@echo "make properties  properties of random trees and optimizers, thousands of each (SEED=...)"
 	@echo "make mutations  break the package at one place at a time: does a test notice? (ARGS=--help)"
-	@echo "make kills   a run with checkpoints, killed fifty times at random moments (ARGS=--help)"
+	@echo "make kills   a run with checkpoints and a comparison, killed at random moments (ARGS=--help)"
 	@echo "make soak    each form for 100,000 steps: does anything grow or drift? (ARGS=--help)"
 	@echo "make lint    linters and type check alone"
 	@echo "make format  format the code"
@@ -148,6 +148,7 @@ mutations: $(VENV)/.dev
 
 kills: $(VENV)/.dev
 	@$(BIN)/python -m tests.checkpoint.killed $(ARGS)
+	PROFIT_KILLS=10 $(BIN)/python -m pytest tests/compare -k killed_at_random
 
 soak: $(VENV)/.dev
 	@$(BIN)/python -m tests.soak $(ARGS)

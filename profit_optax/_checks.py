@@ -409,8 +409,7 @@ def with_mask_of_state(init_fn: Any, update_fn: Any) -> Any:
         try:
             return update_fn(updates, state, params, **extra_args)
         except (TypeError, ValueError) as error:
-            frozen = [_frozen(state), _frozen(jax.eval_shape(init_fn, updates if params is None else params))]
-            if frozen[0] == frozen[1]:
+            if not _has_other_mask(state, init_fn, updates if params is None else params):
                 raise
             raise ValueError(
                 "state must be made with the mask that update has, got one with other frozen leaves. To thaw or freeze "
@@ -418,6 +417,14 @@ def with_mask_of_state(init_fn: Any, update_fn: Any) -> Any:
             ) from error
 
     return update
+
+
+def _has_other_mask(state: Any, init_fn: Any, params: Any) -> bool:
+    try:
+        made_now = jax.eval_shape(init_fn, params)
+    except Exception:  # The error that there was says what these parameters are.
+        return False
+    return _frozen(state) != _frozen(made_now)
 
 
 def _frozen(state: Any) -> list[Any]:

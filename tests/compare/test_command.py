@@ -110,7 +110,7 @@ def test_a_report_that_cannot_be_written_is_one_line(command, tmp_path, name):
 
 def test_a_terminal_is_told_what_is_read_and_gets_lines_broken_between_words(command, monkeypatch):
     plain = command("task", "--methods", "adamw,nothing").stderr
-    terminal = functools.partial(Console, force_terminal=True)
+    terminal = functools.partial(Console, force_terminal=True, width=80)
     monkeypatch.setattr("profit_optax.compare.command.Console", terminal)
     reading, *message = command("task", "--methods", "adamw,nothing").stderr.splitlines()
     assert re.fullmatch(r"Reading .*mine\.py:task", reading)
