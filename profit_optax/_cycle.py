@@ -206,8 +206,7 @@ def _subtract(x: jax.Array, y: jax.Array, dtype: jnp.dtype) -> jax.Array:
     wide = wide if jnp.issubdtype(wide, jnp.inexact) else jnp.dtype(jnp.float32)
     x, y = x.astype(wide), y.astype(wide)
     unmoved = (x == y) | (jnp.isnan(x) & jnp.isnan(y))
-    # Adding 0 would turn -0 into 0.
-    return jnp.where(unmoved, -jnp.zeros((), wide), x - y).astype(dtype)
+    return jnp.where(unmoved, _masking.no_change(wide), x - y).astype(dtype)
 
 
 def kept_dtype(dtype: jnp.dtype, asked: jnp.dtype | None) -> jnp.dtype:

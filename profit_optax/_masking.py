@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import chex
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from profit_optax import _checks
@@ -102,8 +103,13 @@ def _no_update(grad: Any, param: Any) -> Any:
     if _is_empty(grad):
         return grad
     dtype = jnp.result_type(grad) if jnp.issubdtype(jnp.result_type(grad), jnp.inexact) else jnp.result_type(param)
-    # Adding 0 would turn -0 into 0.
-    return jnp.full_like(param, -0.0, dtype=dtype)
+    return jnp.full_like(param, no_change(dtype), dtype=dtype)
+
+
+def no_change(dtype: Any) -> Any:
+    """What changes no bit of what it is added to: 0 would turn -0 into 0, in one part of a complex number, too."""
+    zero = np.zeros((), dtype)
+    return -zero if jnp.issubdtype(dtype, jnp.inexact) else zero
 
 
 def _is_empty(x: Any) -> bool:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from profit_optax import _axes, _checks, _cycle, _extra_args
+from profit_optax import _axes, _checks, _cycle, _extra_args, _masking
 
 
 class RejectNonfiniteState(NamedTuple):
@@ -92,7 +92,7 @@ def reject_nonfinite(
         in_a_row = jnp.where(finite, 0, optax.safe_increment(state.notfinite_count))
         accept = finite | (in_a_row > max_consecutive_errors)
         return (
-            jax.tree.map(lambda u: jnp.where(accept, u, _nothing(u.dtype)), updates),
+            jax.tree.map(lambda u: jnp.where(accept, u, _masking.no_change(u.dtype)), updates),
             RejectNonfiniteState(
                 notfinite_count=in_a_row,
                 last_finite=finite,
@@ -102,8 +102,3 @@ def reject_nonfinite(
         )
 
     return optax.GradientTransformationExtraArgs(init_fn, update_fn)
-
-
-def _nothing(dtype: Any) -> jax.Array:
-    """What changes no bit when it is added: 0 would turn -0 into 0."""
-    return -jnp.zeros((), dtype)

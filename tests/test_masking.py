@@ -54,10 +54,13 @@ def loop(tx, params, gradient, steps=5):
 
 
 def test_a_masked_leaf_keeps_its_negative_zeros_outside_of_programs_too():
-    params = {"a": jnp.ones(2), "b": jnp.array([-0.0, 0.0])}
-    tx = FORMS["transparent"](optax.sgd(0.1), optax.sgd(0.01), mask={"a": True, "b": False})
+    b, c = jnp.array([-0.0, 0.0]), jnp.array([complex(-0.0, -0.0), complex(1.0, -0.0), 0j], jnp.complex64)
+    params = {"a": jnp.ones(2), "b": b, "c": c}
+    tx = FORMS["transparent"](optax.sgd(0.1), optax.sgd(0.01), mask={"a": True, "b": False, "c": False})
     updates, _ = tx.update(params, tx.init(params), params)
-    assert np.signbit(optax.apply_updates(params, updates)["b"]).tolist() == [True, False]
+    after = optax.apply_updates(params, updates)
+    assert np.signbit(after["b"]).tolist() == [True, False]
+    np.testing.assert_array_equal(bits(after["c"]), bits(c))
 
 
 @pytest.mark.parametrize("form", ["closure", "subtract", "transparent", "one line"])

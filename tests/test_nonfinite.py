@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from profit_optax import profit, reject_nonfinite
+from profit_optax import profit, profit_transparent, reject_nonfinite
 
 SHAPES = {"w": (2, 3), "b": (3,)}
 
@@ -128,6 +128,15 @@ def test_reject_nonfinite_changes_no_bit_of_the_parameters_in_a_step_that_it_dro
     tx = reject_nonfinite(optax.sgd(0.1), 3)
     updates, _ = jax.jit(tx.update)(jnp.array([0.0, 0.0, jnp.nan]), tx.init(params), params)
     assert np.signbit(optax.apply_updates(params, updates)).tolist() == [True, False, False]
+
+
+@pytest.mark.parametrize("dtype", [jnp.bool_, jnp.int32, jnp.uint8])
+def test_reject_nonfinite_takes_leaves_that_are_not_trained(dtype):
+    params = {"w": jnp.ones(2), "kept": jnp.ones(2, dtype)}
+    tx = reject_nonfinite(profit_transparent(optax.sgd(0.1), optax.sgd(1e-3), mask={"w": True, "kept": False}), 3)
+    for value in (1.0, jnp.nan):
+        updates, _ = tx.update(params | {"w": jnp.full(2, value)}, tx.init(params), params)
+        np.testing.assert_array_equal(optax.apply_updates(params, updates)["kept"], params["kept"])
 
 
 def test_reject_nonfinite_changes_nothing_in_finite_steps():
