@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from benchmarks.forgetting.tasks import digits, in_head
+from benchmarks.forgetting.tasks import digits
 from profit_optax.compare import CompareError
+from profit_optax.compare.methods.head_first import in_head
 
 
 @pytest.fixture(scope="module")

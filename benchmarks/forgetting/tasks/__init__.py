@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 import chex
 import jax
 
+from profit_optax.compare.methods.head_first import in_head
+
 
 class Scores(NamedTuple):
     """Quality on held-out examples of both tasks, where more is better: an accuracy, or an error with a minus sign."""
@@ -59,12 +61,6 @@ class Task(NamedTuple):
 def layer(name: str) -> Callable[[Any], Any]:
     """The parameters of a layer of a Flax model, for `Task.head`."""
     return lambda params: {"params": {each: each == name for each in params["params"]}}
-
-
-def in_head(head: Any, params: chex.ArrayTree) -> Any:
-    """Whether each parameter is the last layer's, as a tree like `params`, from what `Task.head` is."""
-    prefix = head(params) if callable(head) else head
-    return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
 
 
 def start_scores(task: Task) -> Scores:

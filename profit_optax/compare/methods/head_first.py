@@ -1,5 +1,6 @@
 """First the last layer alone, then everything."""
 
+import functools
 from typing import Any, NamedTuple
 
 import chex
@@ -59,18 +60,7 @@ def head_then_all(
     References:
       Kumar et al., *Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution*, ICLR 2022.
     """
-
-    def leaves_of_head(params: chex.ArrayTree) -> Any:
-        prefix = head(params) if callable(head) else head
-        try:
-            return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
-        except ValueError:
-            raise ValueError(
-                "head must have what the parameters have at each level, True for the last layer and False for all "
-                f"beside it, got {prefix} for parameters with {_outline(params)}. Or pass a function, lambda params: "
-                'jax.tree.map_with_path(lambda path, _: "head" in jax.tree_util.keystr(path), params).'
-            ) from None
-
+    leaves_of_head = functools.partial(in_head, head)
     alone = optax.masked(head_optimizer, leaves_of_head)
 
     def init_fn(params: chex.ArrayTree) -> HeadThenAllState:
@@ -95,6 +85,19 @@ def head_then_all(
         return updates, HeadThenAllState(optax.safe_increment(state.step), head_state, optimizer_state)
 
     return optax.GradientTransformation(init_fn, update_fn)
+
+
+def in_head(head: Any, params: chex.ArrayTree) -> Any:
+    """Whether each parameter is the last layer's, as a tree like `params`, from what `Task.head` is."""
+    prefix = head(params) if callable(head) else head
+    try:
+        return jax.tree.map(lambda inside, part: jax.tree.map(lambda _: inside, part), prefix, params)
+    except ValueError:
+        raise ValueError(
+            "head must have what the parameters have at each level, True for the last layer and False for all "
+            f"beside it, got {prefix} for parameters with {_outline(params)}. Or pass a function, lambda params: "
+            'jax.tree.map_with_path(lambda path, _: "head" in jax.tree_util.keystr(path), params).'
+        ) from None
 
 
 def _outline(params: chex.ArrayTree) -> str:

@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import optax
 
 from benchmarks.forgetting.methods import lookahead as lookahead_method
-from benchmarks.forgetting.tasks import in_head
 from profit_optax import compare, orthogonalize_to_previous
 from profit_optax import profit as profit_closure
 from profit_optax.compare import Method, Setting
+from profit_optax.compare.methods.head_first import in_head
 
 # The part of a run that PROFIT and the one line begin with, in which the main optimizer is alone.
 WARMUP = 0.1
