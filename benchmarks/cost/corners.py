@@ -20,6 +20,7 @@ import profit_optax
 from profit_optax import profit, profit_transparent, reject_nonfinite
 
 MAIN, REFERENCE = optax.adamw(1e-4), optax.sgd(1e-5)
+AFTER_NORM = optax.chain(optax.clip_by_global_norm(1e9), MAIN)
 ADAMW, AFTER_A_NORM = "AdamW", "AdamW after a norm"
 
 
@@ -59,20 +60,21 @@ def outside_of_jit(size: Sizes) -> dict[str, float]:
     params = perceptron(8)
     grads = jax.tree.map(jnp.ones_like, params)
     one_line = getattr(profit_optax, "orthogonalize_to_previous", None)
-    forms: dict[str, Any] = {
-        ADAMW: MAIN,
-        "profit, n_ref 1": profit(MAIN, REFERENCE),
-        "profit, n_ref 3": profit(MAIN, REFERENCE, 3),
-        "profit, subtract": profit(MAIN, REFERENCE, displacement="subtract"),
-        "profit, after its warm-up": profit(MAIN, REFERENCE, warmup_steps=1),
-        "reject_nonfinite(profit)": reject_nonfinite(profit(MAIN, REFERENCE), 3),
-        "profit_transparent, a call": profit_transparent(MAIN, REFERENCE),
+    # With the reference steps of those that take a closure.
+    forms: dict[str, tuple[Any, int | None]] = {
+        ADAMW: (MAIN, None),
+        "profit, n_ref 1": (profit(MAIN, REFERENCE), 1),
+        "profit, n_ref 3": (profit(MAIN, REFERENCE, 3), 3),
+        "profit, subtract": (profit(MAIN, REFERENCE, displacement="subtract"), 1),
+        "profit, after its warm-up": (profit(MAIN, REFERENCE, warmup_steps=1), 1),
+        "reject_nonfinite(profit)": (reject_nonfinite(profit(MAIN, REFERENCE), 3), 1),
+        "profit_transparent, a call": (profit_transparent(MAIN, REFERENCE), None),
     }
     if one_line is not None:
-        forms["one line before AdamW"] = optax.chain(one_line(), MAIN)
+        forms["one line before AdamW"] = optax.chain(one_line(), MAIN), None
 
-    def stepper(tx: Any, n_ref: int, closure: bool) -> Callable[[], Any]:
-        extra = {"value_and_grad_fn": lambda p, b: (0.0, grads), "batches": jnp.zeros(n_ref)} if closure else {}
+    def stepper(tx: Any, n_ref: int | None) -> Callable[[], Any]:
+        extra = {"value_and_grad_fn": lambda p, b: (0.0, grads), "batches": jnp.zeros(n_ref)} if n_ref else {}
         state = tx.init(params)
 
         def step() -> Any:
@@ -82,18 +84,14 @@ def outside_of_jit(size: Sizes) -> dict[str, float]:
 
         return step
 
-    steps = {
-        name: stepper(tx, 3 if "n_ref 3" in name else 1, name.startswith(("profit,", "reject")))
-        for name, tx in forms.items()
-    }
-    return over(ADAMW, medians(steps, size.rounds))
+    return over(ADAMW, medians({name: stepper(*form) for name, form in forms.items()}, size.rounds))
 
 
 def vmapped(size: Sizes) -> dict[str, float]:
     """Medians of a jitted step of independent models side by side."""
     x = jax.random.normal(jax.random.key(0), (size.seeds, 2, 64, size.width))
     params = jax.vmap(lambda key: perceptron(size.width, key))(jax.random.split(jax.random.key(1), size.seeds))
-    return over(AFTER_A_NORM, medians(steps_of_forms(params, x, jax.vmap), size.rounds))
+    return over(AFTER_A_NORM, medians(steps_of_forms(params, x, jax.vmap, loss_of_perceptron), size.rounds))
 
 
 def with_convolutions(size: Sizes) -> dict[str, float]:
@@ -115,48 +113,19 @@ def with_convolutions(size: Sizes) -> dict[str, float]:
 
 
 def steps_of_forms(
-    params: Any, batches: jax.Array, mapped: Callable[[Any], Any], loss: Any = None, *, warm: bool = False
+    params: Any, batches: jax.Array, mapped: Callable[[Any], Any], loss: Any, *, warm: bool = False
 ) -> dict[str, Callable[[], Any]]:
     """Jitted steps on two batches: AdamW on their mean gradient, and PROFIT."""
-    value_and_grad_fn = jax.value_and_grad(loss or loss_of_perceptron)
-
-    def adamw(tx: Any) -> Any:
-        def step(params: Any, state: Any, batches: jax.Array) -> Any:
-            (_, first), (_, second) = (value_and_grad_fn(params, batch) for batch in batches)
-            updates, state = tx.update(jax.tree.map(lambda x, y: (x + y) / 2, first, second), state, params)
-            return optax.apply_updates(params, updates), state
-
-        return step
-
-    def closure(tx: Any) -> Any:
-        def step(params: Any, state: Any, batches: jax.Array) -> Any:
-            _, grads = value_and_grad_fn(params, batches[0])
-            extra = {"value_and_grad_fn": value_and_grad_fn, "batches": batches[1:]}
-            updates, state = tx.update(grads, state, params, **extra)
-            return optax.apply_updates(params, updates), state
-
-        return step
-
-    def calls(tx: Any) -> Any:
-        def step(params: Any, state: Any, batches: jax.Array) -> Any:
-            for batch in batches:
-                _, grads = value_and_grad_fn(params, batch)
-                updates, state = tx.update(grads, state, params)
-                params = optax.apply_updates(params, updates)
-            return params, state
-
-        return step
-
     forms = {
-        AFTER_A_NORM: (optax.chain(optax.clip_by_global_norm(1e9), MAIN), adamw),
-        "profit, n_ref 1": (profit(MAIN, REFERENCE), closure),
-        "profit_transparent, both calls": (profit_transparent(MAIN, REFERENCE), calls),
+        AFTER_A_NORM: (AFTER_NORM, on_mean),
+        "profit, n_ref 1": (profit(MAIN, REFERENCE), with_closure),
+        "profit_transparent, both calls": (profit_transparent(MAIN, REFERENCE), call_by_call),
     }
     if warm:
-        forms["profit, after its warm-up"] = (profit(MAIN, REFERENCE, warmup_steps=1), closure)
+        forms["profit, after its warm-up"] = (profit(MAIN, REFERENCE, warmup_steps=1), with_closure)
 
-    def stepper(tx: Any, make: Any) -> Callable[[], Any]:
-        step, state = jax.jit(mapped(make(tx))), mapped(tx.init)(params)
+    def stepper(tx: Any, step_of: Any) -> Callable[[], Any]:
+        step, state = jax.jit(mapped(step_of(tx, jax.value_and_grad(loss)))), mapped(tx.init)(params)
         held = (params, state)
 
         def run() -> Any:
@@ -175,25 +144,53 @@ def in_leaves(size: Sizes) -> dict[str, float]:
     value_and_grad_fn = jax.value_and_grad(
         lambda params, batch: sum(jnp.sum((p - batch) ** 2) for p in params.values())
     )
-    forms = {
-        AFTER_A_NORM: optax.chain(optax.clip_by_global_norm(1e9), MAIN),
-        "profit, n_ref 1": profit(MAIN, REFERENCE),
-    }
 
-    def seconds(tx: Any) -> float:
-        closure = tx is forms["profit, n_ref 1"]
-
-        def step(params: Any, state: Any, batches: jax.Array) -> Any:
-            _, grads = value_and_grad_fn(params, batches[0])
-            extra = {"value_and_grad_fn": value_and_grad_fn, "batches": batches[1:]} if closure else {}
-            updates, state = tx.update(grads, state, params, **extra)
-            return optax.apply_updates(params, updates), state
-
+    def seconds(tx: Any, step_of: Any, batches: int) -> float:
         state, started = tx.init(params), time.process_time()
-        jax.jit(step).lower(params, state, jnp.ones((2, 16))).compile()
+        jax.jit(step_of(tx, value_and_grad_fn)).lower(params, state, jnp.ones((batches, 16))).compile()
         return time.process_time() - started
 
-    return over(AFTER_A_NORM, {name: seconds(tx) for name, tx in forms.items()})
+    forms = {
+        AFTER_A_NORM: (AFTER_NORM, call_by_call, 1),
+        "profit, n_ref 1": (profit(MAIN, REFERENCE), with_closure, 2),
+    }
+    return over(AFTER_A_NORM, {name: seconds(*form) for name, form in forms.items()})
+
+
+def on_mean(tx: Any, value_and_grad_fn: Any) -> Any:
+    """A step on the mean of two gradients."""
+
+    def step(params: Any, state: Any, batches: jax.Array) -> Any:
+        (_, first), (_, second) = (value_and_grad_fn(params, batch) for batch in batches)
+        updates, state = tx.update(jax.tree.map(lambda x, y: (x + y) / 2, first, second), state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def with_closure(tx: Any, value_and_grad_fn: Any) -> Any:
+    """A step that hands the batches after the first one on."""
+
+    def step(params: Any, state: Any, batches: jax.Array) -> Any:
+        _, grads = value_and_grad_fn(params, batches[0])
+        extra = {"value_and_grad_fn": value_and_grad_fn, "batches": batches[1:]}
+        updates, state = tx.update(grads, state, params, **extra)
+        return optax.apply_updates(params, updates), state
+
+    return step
+
+
+def call_by_call(tx: Any, value_and_grad_fn: Any) -> Any:
+    """A step of as many calls as there are batches."""
+
+    def step(params: Any, state: Any, batches: jax.Array) -> Any:
+        for batch in batches:
+            _, grads = value_and_grad_fn(params, batch)
+            updates, state = tx.update(grads, state, params)
+            params = optax.apply_updates(params, updates)
+        return params, state
+
+    return step
 
 
 def perceptron(width: int, key: Any = None) -> dict[str, jax.Array]:
