@@ -191,19 +191,19 @@ def test_the_command_on_the_toy_problem(monkeypatch, tmp_path):
     only(monkeypatch, TOY, base_steps=1000)
     result = invoke("map", "--task", "toy", "--quick", "--factors", "base_steps")
     assert result.exit_code == 0, result.output
-    folder = tmp_path / "out/map_toy"
-    content = json.loads((folder / "map.json").read_text())
+    folder = tmp_path / "out/map"
+    content = json.loads((folder / "map_toy.json").read_text())
     assert (content["task"], content["centre"]) == ("toy", TOY.centre._asdict())
     found = [(each["factor"], each["point"][each["factor"]], each["form"], each["rate"]) for each in content["gains"]]
     assert found == [("base_steps", 1000, form, rate) for rate in (5e-4, 1.5e-3) for form in ("PROFIT", "one line")]
     # A hundredth of the steps where it is quick, once for each seed.
     models = sorted(path.name for path in (folder / "runs").glob("*.msgpack"))
     assert models == [f"toy-relu-1024-50-8-10-8-{seed}.msgpack" for seed in (0, 1)]
-    text = (folder / "map.md").read_text()
+    text = (folder / "map_toy.md").read_text()
     assert "| level (error) | gain (mean squared error) |" in text
     assert "Gains in mean squared error on the old square" in text
     assert "from the old model's error on the new task to its error on the old one" in text
-    assert (folder / "map.png").exists()
+    assert (folder / "map_toy.png").exists()
 
 
 def test_a_factor_of_another_task_is_refused():
