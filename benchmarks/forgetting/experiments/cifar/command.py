@@ -12,7 +12,7 @@ import typer
 
 from benchmarks.commands import parse_rates
 from benchmarks.forgetting.command import Bar, Output, Quick, count_option, job, method_of, named, names, seeds_option
-from benchmarks.forgetting.experiments.cifar.arms import KEYS, TUNING_SEED, Arm, arms, gradients, measure, own
+from benchmarks.forgetting.experiments.cifar.arms import KEYS, TUNING_SEED, Arm, arms, measure, own
 from benchmarks.forgetting.experiments.cifar.report import write
 from benchmarks.forgetting.experiments.cifar.setups import SETUPS, Setup
 from benchmarks.forgetting.experiments.cifar.setups import quick as quickly
@@ -77,8 +77,9 @@ def main(
         numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
         tuning_task, reported = (_task(setup, base, old, new, each) for each in ([TUNING_SEED], numbers))
         outcomes, text = [], ""
-        with work.bar(gradients(chosen, setup, len(numbers))) as bar:
-            for outcome in measure(tuning_task, reported, chosen, setup, bar, work.runs):
+        with work.bar(len(chosen)) as bar:
+            for outcome in measure(tuning_task, reported, chosen, setup, lambda name: bar(name, 0), work.runs):
+                bar(outcome.run.method, 1)
                 outcomes.append(outcome)
                 about = work.about(
                     seeds=list(numbers),
