@@ -12,6 +12,7 @@ from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import Gain, early_cosine, gain, level, predictions
 from benchmarks.forgetting.experiments.map.places import DIGITS, MAINS, TOY
 from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.tasks import toy
 from profit_optax.compare.statistics import Interval
 from tests.benchmarks.commands import invoke
 from tests.benchmarks.test_demo import words
@@ -215,10 +216,13 @@ def test_a_factor_of_another_task_is_refused():
         assert "--factors" in said
 
 
-def test_the_shift_moves_the_new_square_and_not_the_old_model(tmp_path):
-    here, there = (TOY.task(TOY.centre._replace(shift=shift), (0,), tmp_path, True) for shift in (0.0, 0.3))
-    np.testing.assert_allclose(there.held_out.new.points, here.held_out.new.points + 0.3, atol=1e-5)
-    np.testing.assert_array_equal(there.held_out.old.points, here.held_out.old.points)
+def test_the_shift_moves_the_new_square_and_not_the_old_model_which_is_not_trained_again(monkeypatch, tmp_path):
+    here = TOY.task(TOY.centre, (0,), tmp_path, True)
+    monkeypatch.setattr(toy, "_old_model", lambda *args: pytest.fail("trained again"))
+    there = TOY.task(TOY.centre._replace(shift=0.3), (0,), tmp_path, True)
+    for moved, before in ((there.data, here.data), (there.held_out, here.held_out)):
+        np.testing.assert_allclose(moved.new.points, before.new.points + 0.3, atol=1e-5)
+        np.testing.assert_array_equal(moved.old.points, before.old.points)
     jax.tree.map(np.testing.assert_array_equal, there.params, here.params)
     assert there.name == f"{here.name}, new square 1.1 to 1.8"
 

@@ -143,15 +143,6 @@ def test_old_models_are_trained_once_where_they_are_kept(task, store, monkeypatc
             toy.toy(**{"seeds": (0, 1), "activation": "tanh", "size": SIZE, "store": store, **other})
 
 
-def test_the_new_square_may_lie_elsewhere_with_the_same_old_models(task, store, monkeypatch):
-    monkeypatch.setattr(toy, "_old_model", training_again)
-    moved = toy.toy(PLAN.seeds, "tanh", SIZE, store, new_square=(1.0, 1.7))
-    for examples, others in ((moved.data, task.data), (moved.held_out, task.held_out)):
-        np.testing.assert_allclose(examples.new.points, others.new.points + 0.2, atol=1e-5)
-        np.testing.assert_array_equal(examples.old.points, others.old.points)
-    assert moved.name == f"{task.name}, new square 1 to 1.7"
-
-
 def test_rmsprop_is_that_of_pytorch():
     gradients, params, square = np.array([1e-7, -2.0, 3e-8]), 1.0, 0.0
     tx = pytorch_rmsprop(0.1)
