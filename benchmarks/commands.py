@@ -50,16 +50,16 @@ def parse_counts(text: str) -> tuple[int, ...]:
     return tuple(sorted({int(part) for part in parts}))
 
 
-def parse_rates(text: str, hint: str | None = None) -> tuple[float, ...]:
-    """Learning rates, separated by commas; `hint` as in `parse_names`."""
+def parse_rates(text: str) -> tuple[float, ...]:
+    """Learning rates, separated by commas."""
     try:
         rates = tuple(float(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1e-4,3e-4.", param_hint=hint) from None
+        raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1e-4,3e-4.") from None
     if not all(0 < rate < math.inf for rate in rates):
-        raise typer.BadParameter(f"every rate must be positive and finite, and {text!r} has another.", param_hint=hint)
+        raise typer.BadParameter(f"every rate must be positive and finite, and {text!r} has another.")
     if len(set(rates)) < len(rates):
-        raise typer.BadParameter(f"every rate must be given once, and {text!r} repeats one.", param_hint=hint)
+        raise typer.BadParameter(f"every rate must be given once, and {text!r} repeats one.")
     return rates
 
 

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import typer
 
-from benchmarks.forgetting.experiments.demo import ANGLE, BATCH
+from benchmarks.forgetting.experiments.demo import BATCH
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks import digits
+from benchmarks.forgetting.tasks.catalogue import ANGLE
 
 _CASES = (
     *(("float32", rate) for rate in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)),

@@ -13,6 +13,7 @@ import optax
 
 from benchmarks.forgetting.experiments import demo
 from benchmarks.forgetting.tasks import digits
+from benchmarks.forgetting.tasks.catalogue import ANGLE
 from profit_optax import profit
 from profit_optax.recording import Recorder, plot_metrics
 from profit_optax.training import make_train_step
@@ -24,7 +25,7 @@ SCORES = HERE / "trainings.json"
 
 def train(tx: optax.GradientTransformation, steps: int, batches_in_a_step: int, recorder: Recorder | None) -> Any:
     """Accuracy in % on held-out digits at the end, old and new; a recorder is given every step."""
-    task = digits.rotated_digits([0], angle=demo.ANGLE)
+    task = digits.rotated_digits([0], angle=ANGLE)
     params, examples, held_out = jax.tree.map(lambda x: x[0], (task.params, task.train, task.held_out))
     train_step = make_train_step(task.loss, tx)
     opt_state = tx.init(params)

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -16,7 +16,7 @@ from benchmarks.commands import MOST_STEPS, ending_with, make_folder, or_quick, 
 from benchmarks.forgetting.compared import as_arm
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.report import environment
-from benchmarks.forgetting.tasks import Task, digits
+from benchmarks.forgetting.tasks import Task
 from benchmarks.forgetting.tasks.catalogue import TASKS, MakeTask
 from profit_optax import compare
 from profit_optax.compare.errors import CompareError
@@ -29,8 +29,8 @@ MOST_SEEDS = 1000
 Bar = Callable[[str, float], None]
 
 FROM_FILE = "FILE.py:NAME of a function of seeds that returns a Task."
-_TASK_HELP = f"What is learnt. One of {', '.join(TASKS)}, or {FROM_FILE} Rotated digits where it is left out."
-TaskName = Annotated[str | None, typer.Option("--task", help=_TASK_HELP)]
+NEAR = next(iter(TASKS))
+TaskName = Annotated[str, typer.Option("--task", help=f"What is learnt. One of {', '.join(TASKS)}, or {FROM_FILE}")]
 Methods = Annotated[
     str | None,
     typer.Option(
@@ -47,42 +47,16 @@ BUDGET = "Gradients of a run: the budget."
 Quick = Annotated[bool, typer.Option("--quick", help="A smoke run, which measures nothing.")]
 
 
-class Size(NamedTuple):
-    """What makes a run long: its defaults depend on --quick. What an experiment has no use for is 0.
-
-    Attributes:
-      seeds: that are reported on.
-      rates: learning rates.
-      steps: main steps of a run.
-      gradients: of a run at most.
-      tuning_seeds: that settings are picked on.
-    """
-
-    seeds: int
-    rates: tuple[float, ...] = ()
-    steps: int = 0
-    gradients: int = 0
-    tuning_seeds: int = 0
-
-    def given(self, **values: Any) -> "Size":
-        """The same with what was asked for, which is not None."""
-        return self._replace(**{name: value for name, value in values.items() if value is not None})
-
-    def named(self) -> dict[str, Any]:
-        """What there is a use for, by its name."""
-        return {name: value for name, value in self._asdict().items() if value}
-
-
 def seeds_option(full: int, quick: int) -> Any:
     """The option for how many seeds are reported on."""
     text = "Paired seeds to report on, from 0: each has its own order of batches, and more where the task has it."
     return typer.Option(min=2, max=MOST_SEEDS, help=text, show_default=or_quick(full, quick))
 
 
-def count_option(what: str, full: Any, quick: Any = None, least: int = 1, most: int = MOST_STEPS) -> Any:
+def count_option(what: str, full: Any, quick: Any = None, least: int = 1) -> Any:
     """The option for another number of something."""
     shown = full if quick is None else or_quick(full, quick)
-    return typer.Option(min=least, max=most, help=what, show_default=str(shown))
+    return typer.Option(min=least, max=MOST_STEPS, help=what, show_default=str(shown))
 
 
 def names(text: str) -> list[str]:
@@ -91,13 +65,7 @@ def names(text: str) -> list[str]:
 
 
 def named(names: Sequence[str], known: Mapping[str, Any], from_file: Callable[[str], Any], hint: str) -> list[Any]:
-    """What names stand for.
-
-    Args:
-      names: of what is known, or FILE.py:NAME.
-      known: what may be asked for without a file.
-      from_file: makes the same of FILE.py:NAME.
-      hint: the option.
+    """What names stand for: something known, or what `from_file` makes of FILE.py:NAME; `hint` is the option.
 
     Raises:
       typer.BadParameter: for a name that is neither.
@@ -130,14 +98,10 @@ def method_of(name: str) -> Method:
     return found
 
 
-def tasks_named(names: Sequence[str], known: Mapping[str, MakeTask] = TASKS) -> list[MakeTask]:
-    """The tasks of those names. One that is in a file is made by a function of seeds there."""
-    return named(names, known, lambda name: functools.partial(_task_of, name, load(name)[1]), "--task")
-
-
-def task_named(name: str | None, angle: float) -> MakeTask:
-    """The task of that name; None for digits rotated by `angle` degrees."""
-    return functools.partial(digits.rotated_digits, angle=angle) if name is None else tasks_named([name])[0]
+def task_named(name: str) -> MakeTask:
+    """The task of that name. One that is in a file is made by a function of seeds there."""
+    (make,) = named([name], TASKS, lambda name: functools.partial(_task_of, name, load(name)[1]), "--task")
+    return make
 
 
 def _task_of(name: str, make: MakeTask, seeds: Sequence[int]) -> Task:

@@ -1,21 +1,18 @@
 """To and from `profit_optax.compare`: a method of its as an arm, one of a task's seeds as a user's task."""
 
 import dataclasses
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 import chex
 import jax
+import numpy as np
 
 from benchmarks.forgetting.methods import Loss, Method, Setting, plain_step
 from benchmarks.forgetting.methods.profit import closure_step
-from benchmarks.forgetting.runner import batch_order
 from benchmarks.forgetting.tasks import Task
 from profit_optax import compare
-
-# Enough for any comparison: the order is made in one piece.
-EPOCHS = 1000
+from profit_optax.compare.batches import stream
 
 
 def as_arm(method: compare.Method) -> Method:
@@ -53,11 +50,8 @@ def as_task(task: Task, batch: int, i: int = 0) -> compare.Task:
     held_out, params = jax.tree.map(lambda x: x[i], (task.held_out, task.params))
 
     def batches(seed: int) -> Iterator[Any]:
-        key = jax.random.key(seed)
-        order = batch_order(key, EPOCHS * (len(train) // batch), batch, len(train))
-        for number in itertools.count():
-            at = order[number % len(order)]
-            yield make_batch(task.data, train[at], jax.random.fold_in(key, number))
+        for number, at in enumerate(stream("batches", np.asarray(train), batch, seed)):
+            yield make_batch(task.data, at, jax.random.fold_in(jax.random.key(seed), number))
 
     make_batch, scores = jax.jit(task.batch), jax.jit(task.evaluate)
 

@@ -15,13 +15,11 @@ from rich.table import Table
 from benchmarks.commands import markdown_table
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Row, crossing, percent
-from profit_optax.compare.environment import PACKAGES as COMPARED
-from profit_optax.compare.environment import environment as compare_environment
+from profit_optax.compare import environment as compared
 from profit_optax.compare.formats import plus_minus, short_rate
 from profit_optax.compare.statistics import interval
 from profit_optax.compare.store import write
 
-PACKAGES = (*COMPARED, "flax")
 # Okabe and Ito's colours, which colour-blind readers can tell apart; line styles and markers tell them apart in grey.
 _STYLES = (
     ("#000000", "-", "o"),
@@ -53,11 +51,7 @@ def table(rows: Sequence[Row], level: float, baseline: str) -> Table:
 def markdown(rows: Sequence[Row], level: float, baseline: str, reached: Mapping[str, str]) -> str:
     """A table of methods, each at its own setting, the best first: means over seeds ± half of the 95 % interval.
 
-    Args:
-      rows: a row for each method.
-      level: quality on the new task at which they are compared.
-      baseline: the method that differences are to.
-      reached: for each method, with how many of its settings the level was reached in tuning.
+    `reached` says of each with how many of its settings it got to the level in tuning.
     """
     head = ("method", "rate", "else", "old (%)", f"minus {baseline}", "steps", "grads", "s", "cosine", "reached")
     order = sorted(rows, key=lambda row: -np.inf if row.old is None else row.old.mean, reverse=True)
@@ -75,7 +69,7 @@ def _line(row: Row, reached: str) -> tuple[str, ...]:
 
 def environment() -> dict[str, Any]:
     """Versions and machine, without which times mean nothing."""
-    return compare_environment(PACKAGES)
+    return compared.environment((*compared.PACKAGES, "flax"))
 
 
 def made_with(about: dict[str, Any]) -> str:

@@ -119,12 +119,7 @@ def at_rates(
 ) -> list[Trial]:
     """Every method at every rate: `steps` steps at the lowest, and in proportion fewer at a higher one.
 
-    Args:
-      methods: the methods.
-      rates: values of "rate".
-      steps: steps at the lowest rate.
-      evaluations: how often each trial is evaluated after its start; fewer times where it has fewer steps.
-      **others: what else they are set to, as far as each of them can be.
+    `others` is what else they are set to, as far as each of them can be.
     """
     return [
         Trial(

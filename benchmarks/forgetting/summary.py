@@ -3,15 +3,14 @@
 What a crossing is, `profit_optax.compare.statistics` says.
 """
 
-import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from benchmarks.forgetting.runner import Run
-from profit_optax.compare.formats import short_rate
 from profit_optax.compare.statistics import Interval, at_crossing, interval
+from profit_optax.compare.summary import Curve
 
 
 class Crossing(NamedTuple):
@@ -107,16 +106,23 @@ def difference(run: Run, other: Run, level: float) -> Interval | None:
     return interval(crossing(run, level).old - crossing(other, level).old)
 
 
-def describe(runs: Sequence[Run], level: float) -> list[str]:
-    """What the runs say in plain words: what was not reached, every pair of methods, and the best rate of each."""
-    methods = list(dict.fromkeys(run.method for run in runs))
-    rates = list(dict.fromkeys(run.rate for run in runs))
-    pairs = ((later, earlier) for earlier, later in itertools.combinations(methods, 2))
-    return [
-        *(_not_reached(run, level) for run in runs if np.isnan(crossing(run, level).old).any()),
-        *(_compare(runs, level, rates, *pair) for pair in pairs),
-        _best_rates(runs, level, methods),
-    ]
+def as_curve(run: Run) -> Curve:
+    """What `profit_optax.compare` makes rows and sentences of; nothing is known of losses and of memory."""
+    steps, seeds = run.steps, len(run.new)
+    return Curve(
+        method=run.method,
+        rate=run.rate,
+        seeds=list(range(seeds)),
+        along="steps",
+        positions=steps,
+        gradients=run.gradients * steps,
+        old=run.old,
+        new=run.new,
+        others={},
+        loss=np.full((seeds, len(steps) - 1), np.nan),
+        seconds=np.broadcast_to(run.seconds * steps / max(steps[-1], 1), run.new.shape),
+        memory=0,
+    )
 
 
 def percent(fraction: float) -> str:
@@ -126,47 +132,4 @@ def percent(fraction: float) -> str:
 
 def _counterpart(runs: Sequence[Run], method: str, run: Run) -> Run:
     found = [other for other in runs if other.method == method]
-    return found[0] if len(found) == 1 else _find(found, method, run.rate)
-
-
-def _find(runs: Sequence[Run], method: str, rate: float) -> Run:
-    return next(run for run in runs if (run.method, run.rate) == (method, rate))
-
-
-def _not_reached(run: Run, level: float) -> str:
-    missing = np.isnan(crossing(run, level).old)
-    return (
-        f"{run.method} at rate {short_rate(run.rate)}: {missing.sum()} of {len(missing)} seeds did not reach"
-        f" {percent(level)} % within {run.steps[-1]} steps (mean new accuracy at the end:"
-        f" {100 * run.new[:, -1].mean():.1f} %)."
-    )
-
-
-def _compare(runs: Sequence[Run], level: float, rates: Sequence[float], method: str, other: str) -> str:
-    verdicts: dict[str, list[str]] = {}
-    for rate in rates:
-        gap = difference(_find(runs, method, rate), _find(runs, other, rate), level)
-        points = f"({100 * gap.mean:+z.1f})" if gap else "(not reached by every seed)"
-        verdicts.setdefault(_verdict(gap), []).append(f"{short_rate(rate)} {points}")
-    parts = "; ".join(f"{verdict} at rate {', '.join(at)}" for verdict, at in verdicts.items())
-    return f"{method} against {other}: {parts}."
-
-
-def _verdict(gap: Interval | None) -> str:
-    if gap is None:
-        return "not compared"
-    if gap.low > 0:
-        return "better"
-    if gap.high < 0:
-        return "worse"
-    return "undecided (the interval includes 0)"
-
-
-def _best_rates(runs: Sequence[Run], level: float, methods: Sequence[str]) -> str:
-    best = []
-    for method in methods:
-        olds = [(interval(crossing(run, level).old), run.rate) for run in runs if run.method == method]
-        reached = [(old.mean, rate) for old, rate in olds if old]
-        mean, rate = max(reached, default=(None, 0.0))
-        best.append(f"{method}: none" if mean is None else f"{method}: {100 * mean:.1f} at {short_rate(rate)}")
-    return f"Each at the best of its rates (picked on these seeds): {'; '.join(best)}."
+    return found[0] if len(found) == 1 else next(other for other in found if other.rate == run.rate)

@@ -2,13 +2,10 @@
 
 import io
 import pickle
-import tarfile
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-
-FOLDERS = {"cifar10": ("cifar-10-batches-py", "cifar-10-python"), "cifar100": ("cifar-100-python", "cifar-100-python")}
 
 
 class Python2Pickler(pickle._Pickler):
@@ -65,15 +62,3 @@ def _write(folder: Path, content: dict[str, tuple[np.ndarray, list[int]]], key: 
     for name, (rows, labels) in content.items():
         entries = {b"batch_label": b"a batch", key: labels, b"data": rows, b"coarse_labels": labels}
         (folder / name).write_bytes(python2_pickle(entries))
-
-
-def pack(folder: Path, which: str, suffix: str = ".tar.gz") -> Path:
-    """Replace an unpacked archive by a packed one."""
-    name, packed = FOLDERS[which]
-    path = folder / f"{packed}{suffix}"
-    with tarfile.open(path, "w:gz" if suffix.endswith("gz") else "w") as archive:
-        archive.add(folder / name, name)
-    for file in (folder / name).iterdir():
-        file.unlink()
-    (folder / name).rmdir()
-    return path

@@ -12,6 +12,7 @@ from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import Gain, early_cosine, gain, level, predictions
 from benchmarks.forgetting.experiments.map.places import DIGITS, MAINS, TOY
 from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.tasks import toy
 from profit_optax.compare.statistics import Interval
 from tests.benchmarks.commands import invoke
 from tests.benchmarks.test_demo import words
@@ -191,19 +192,19 @@ def test_the_command_on_the_toy_problem(monkeypatch, tmp_path):
     only(monkeypatch, TOY, base_steps=1000)
     result = invoke("map", "--task", "toy", "--quick", "--factors", "base_steps")
     assert result.exit_code == 0, result.output
-    folder = tmp_path / "out/map_toy"
-    content = json.loads((folder / "map.json").read_text())
+    folder = tmp_path / "out/map"
+    content = json.loads((folder / "map_toy.json").read_text())
     assert (content["task"], content["centre"]) == ("toy", TOY.centre._asdict())
     found = [(each["factor"], each["point"][each["factor"]], each["form"], each["rate"]) for each in content["gains"]]
     assert found == [("base_steps", 1000, form, rate) for rate in (5e-4, 1.5e-3) for form in ("PROFIT", "one line")]
     # A hundredth of the steps where it is quick, once for each seed.
     models = sorted(path.name for path in (folder / "runs").glob("*.msgpack"))
     assert models == [f"toy-relu-1024-50-8-10-8-{seed}.msgpack" for seed in (0, 1)]
-    text = (folder / "map.md").read_text()
+    text = (folder / "map_toy.md").read_text()
     assert "| level (error) | gain (mean squared error) |" in text
     assert "Gains in mean squared error on the old square" in text
     assert "from the old model's error on the new task to its error on the old one" in text
-    assert (folder / "map.png").exists()
+    assert (folder / "map_toy.png").exists()
 
 
 def test_a_factor_of_another_task_is_refused():
@@ -215,10 +216,13 @@ def test_a_factor_of_another_task_is_refused():
         assert "--factors" in said
 
 
-def test_the_shift_moves_the_new_square_and_not_the_old_model(tmp_path):
-    here, there = (TOY.task(TOY.centre._replace(shift=shift), (0,), tmp_path, True) for shift in (0.0, 0.3))
-    np.testing.assert_allclose(there.held_out.new.points, here.held_out.new.points + 0.3, atol=1e-5)
-    np.testing.assert_array_equal(there.held_out.old.points, here.held_out.old.points)
+def test_the_shift_moves_the_new_square_and_not_the_old_model_which_is_not_trained_again(monkeypatch, tmp_path):
+    here = TOY.task(TOY.centre, (0,), tmp_path, True)
+    monkeypatch.setattr(toy, "_old_model", lambda *args: pytest.fail("trained again"))
+    there = TOY.task(TOY.centre._replace(shift=0.3), (0,), tmp_path, True)
+    for moved, before in ((there.data, here.data), (there.held_out, here.held_out)):
+        np.testing.assert_allclose(moved.new.points, before.new.points + 0.3, atol=1e-5)
+        np.testing.assert_array_equal(moved.old.points, before.old.points)
     jax.tree.map(np.testing.assert_array_equal, there.params, here.params)
     assert there.name == f"{here.name}, new square 1.1 to 1.8"
 

@@ -1,10 +1,12 @@
-"""Crossings, intervals and sentences against values worked out by hand."""
+"""Crossings and intervals against values worked out by hand."""
 
 import numpy as np
 import pytest
 
 from benchmarks.forgetting.runner import Run
-from benchmarks.forgetting.summary import crossing, describe, difference, summarize
+from benchmarks.forgetting.summary import as_curve, crossing, difference, summarize
+from profit_optax.compare.advice import advice
+from profit_optax.compare.summary import level_rows
 
 
 def run_of(old, new, steps=(0, 10, 20), method="ours", rate=1e-3, gradients=1, metrics=None):
@@ -17,13 +19,7 @@ def flat_run(method, old, rate=1e-3, **kwargs):
 
 
 def test_a_crossing_is_interpolated_between_the_evaluations_around_it():
-    found = crossing(run_of([[1.0, 0.9, 0.7]], [[0.0, 0.5, 0.9]]), level=0.6)
-    # A quarter of the way from 0.5 to 0.9, so of that from 0.9 to 0.7 and from 10 to 20.
-    np.testing.assert_allclose(found.old, [0.85])
-    np.testing.assert_allclose(found.steps, [12.5])
-
-
-def test_seeds_that_do_not_reach_the_level_have_no_crossing():
+    # A quarter of the way from 0.5 to 0.9, so of that from 0.9 to 0.7 and from 10 to 20. The second seed gets nowhere.
     found = crossing(run_of([[1.0, 0.9, 0.7], [1.0, 0.9, 0.8]], [[0.0, 0.5, 0.9], [0.0, 0.5, 0.59]]), level=0.6)
     np.testing.assert_allclose(found.old, [0.85, np.nan])
     np.testing.assert_allclose(found.steps, [12.5, np.nan])
@@ -82,37 +78,11 @@ def test_metrics_are_weighted_by_the_steps_they_were_taken_over():
     assert row.metrics == {"cosine": pytest.approx(0.0)}
 
 
-@pytest.mark.parametrize(
-    ("ours", "verdict"),
-    [
-        ([0.81, 0.62, 0.72], "better at rate 1e-3 (+1.7)"),
-        ([0.79, 0.58, 0.68], "worse at rate 1e-3 (-1.7)"),
-        ([0.90, 0.50, 0.71], "undecided (the interval includes 0) at rate 1e-3 (+0.3)"),
-        ([0.70, 0.50, 0.80], "undecided (the interval includes 0) at rate 1e-3 (-3.3)"),
-    ],
-)
-def test_the_verdict_follows_the_interval(ours, verdict):
-    sentences = describe([flat_run("base", [0.8, 0.6, 0.7]), flat_run("ours", ours)], 0.75)
-    assert f"ours against base: {verdict}." in sentences
-
-
-def test_what_was_not_reached_is_said_and_not_compared():
-    short = run_of([[0.9, 0.8]] * 3, [[0.5, 1.0], [0.5, 0.6], [0.5, 0.7]], steps=(0, 10), method="short")
-    sentences = describe([flat_run("base", [0.8, 0.6, 0.7]), short], 0.75)
-    assert sentences == [
-        "short at rate 1e-3: 2 of 3 seeds did not reach 75 % within 10 steps (mean new accuracy at the end: 76.7 %).",
-        "short against base: not compared at rate 1e-3 (not reached by every seed).",
-        "Each at the best of its rates (picked on these seeds): base: 70.0 at 1e-3; short: none.",
-    ]
-
-
-def test_the_best_rate_is_each_methods_own():
-    runs = [flat_run("base", [0.5, 0.6], 1e-4), flat_run("base", [0.7, 0.8], 3e-4), flat_run("ours", [0.9, 0.8], 1e-4),
-            flat_run("ours", [0.6, 0.5], 3e-4)]  # fmt: skip
-    assert describe(runs, 0.75)[-1].endswith("base: 75.0 at 3e-4; ours: 85.0 at 1e-4.")
-
-
-def test_every_pair_of_methods_is_compared():
-    runs = [flat_run(name, [0.5, 0.6]) for name in ("a", "b", "c")]
-    pairs = [sentence.split(":")[0] for sentence in describe(runs, 0.75)[:-1]]
-    assert pairs == ["b against a", "c against a", "c against b"]
+def test_a_run_is_a_curve_of_compares():
+    runs = [flat_run("base", [0.8, 0.6, 0.7]), flat_run("ours", [0.81, 0.62, 0.72], gradients=2)]
+    base, ours = level_rows([as_curve(run) for run in runs], 0.75, "base")
+    assert (base.method, base.rate, base.reached, base.seeds) == ("base", 1e-3, 3, 3)
+    row = summarize(runs, 0.75, "base")[1]
+    assert (ours.old, ours.difference, ours.gradients) == (row.old, row.difference, pytest.approx(row.gradients))
+    assert ours.seconds == pytest.approx(row.seconds)
+    assert "Use ours at rate 1e-3" in advice([base, ours], [0.75], "base")

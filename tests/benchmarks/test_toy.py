@@ -31,20 +31,14 @@ def store(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def told():
-    """The seeds whose old models were reported."""
-    return []
-
-
-@pytest.fixture(scope="module")
-def task(store, told):
-    return toy.toy(PLAN.seeds, "tanh", SIZE, store, told.append)
+def task(store):
+    return toy.toy(PLAN.seeds, "tanh", SIZE, store)
 
 
 @pytest.fixture(scope="module")
 def swept(task, store):
     progress = []
-    results = sweep.sweep(PLAN, store, lambda text, examples: progress.append(examples))
+    results = sweep.sweep(PLAN, store, lambda text, parts: progress.append(parts))
     assert sum(progress) == sweep.total(PLAN)
     return results
 
@@ -139,8 +133,7 @@ def test_layernorm_precedes_the_activation():
         np.testing.assert_allclose(x.std(axis=-1), 1, atol=1e-2)
 
 
-def test_old_models_are_trained_once_where_they_are_kept(task, store, told, monkeypatch):
-    assert told == [0, 1]
+def test_old_models_are_trained_once_where_they_are_kept(task, store, monkeypatch):
     monkeypatch.setattr(toy, "_old_model", training_again)
     again = toy.toy((1, 0), "tanh", SIZE, store)
     jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y[::-1]), task.params, again.params)
@@ -148,15 +141,6 @@ def test_old_models_are_trained_once_where_they_are_kept(task, store, told, monk
     for other in ({"seeds": (7,)}, {"activation": "relu"}, {"size": SIZE._replace(base_steps=31)}):
         with pytest.raises(TrainedAgainError):
             toy.toy(**{"seeds": (0, 1), "activation": "tanh", "size": SIZE, "store": store, **other})
-
-
-def test_the_new_square_may_lie_elsewhere_with_the_same_old_models(task, store, monkeypatch):
-    monkeypatch.setattr(toy, "_old_model", training_again)
-    moved = toy.toy(PLAN.seeds, "tanh", SIZE, store, new_square=(1.0, 1.7))
-    for examples, others in ((moved.data, task.data), (moved.held_out, task.held_out)):
-        np.testing.assert_allclose(examples.new.points, others.new.points + 0.2, atol=1e-5)
-        np.testing.assert_array_equal(examples.old.points, others.old.points)
-    assert moved.name == f"{task.name}, new square 1 to 1.7"
 
 
 def test_rmsprop_is_that_of_pytorch():
@@ -321,11 +305,10 @@ def test_the_command_reports_other_seeds_at_the_nearest_setting(tmp_path, monkey
 
     monkeypatch.setattr(command, "sweep", fake_sweep)
     monkeypatch.setattr(command, "predictions", lambda setting, plan, store, points: {"before": points[:, 0]})
-    result = invoke("toy", "--quick", "--sweep-seeds", "3", "--output", str(tmp_path))
+    result = invoke("toy", "--quick", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     swept, final = plans
-    assert len(swept.seeds) == 3
-    assert not set(swept.seeds) & set(final.seeds)
+    assert (swept.seeds, final.seeds) == ((100, 101), (0, 1))
     assert (final.activations, final.batches, final.ratios) == (("relu",), (64,), (100,))
     text = (tmp_path / "toy.md").read_text()
     assert text.strip() in result.stdout

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from benchmarks.forgetting.experiments.warmup import TASKS, methods, sentences, summarize, trials, warm_steps
+from benchmarks.forgetting.experiments.warmup import methods, sentences, summarize, trials, warm_steps
 from benchmarks.forgetting.runner import Run
+from benchmarks.forgetting.tasks.catalogue import TASKS
 from benchmarks.forgetting.tasks.far_digits import (
     FAR,
     generated_classes,
@@ -150,7 +151,7 @@ def test_the_report_counts_where_only_the_naive_form_fails():
 
 
 def test_a_quick_run_writes_report_and_numbers(linear_models, tmp_path):
-    options = ("--quick", "--tasks", "labels permuted", "--seeds", "3", "--steps", "20", "--output", str(tmp_path))
+    options = ("--quick", "--task", "labels permuted", "--seeds", "3", "--steps", "20", "--output", str(tmp_path))
     result = invoke("warmup", *options)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "warmup.md").read_text()

@@ -78,8 +78,7 @@ def wait_for(line, running, logs):
 @pytest.fixture(scope="module")
 def task(tmp_path_factory):
     """The archive of the demo's first seed: converged parameters, and rotated digits to learn."""
-    demo = digits.rotated_digits(seeds=[0], angle=35.0)
-    digits.check_converged(digits.old_accuracies(demo))
+    demo = digits.check_converged(digits.rotated_digits(seeds=[0], angle=35.0))
     params = jax.tree.map(lambda x: x[0], demo.params)
     arrays = {jax.tree_util.keystr(path): x for path, x in jax.tree.leaves_with_path(params)}
     path = tmp_path_factory.mktemp("task") / "task.npz"

@@ -11,31 +11,33 @@ import numpy as np
 
 from benchmarks.forgetting.command import (
     MOST_SEEDS,
+    NEAR,
     Methods,
     Output,
     Quick,
-    Size,
     TaskName,
-    count_option,
     job,
     methods_named,
     seeds_option,
     task_named,
 )
-from benchmarks.forgetting.experiments.demo import ANGLE, BATCH, LEVEL
+from benchmarks.forgetting.experiments.demo import BATCH, LEVEL
 from benchmarks.forgetting.methods import Method, catalogue
 from benchmarks.forgetting.report import made_with, markdown, plot
 from benchmarks.forgetting.runner import Trial, geometrically, run_all
 from benchmarks.forgetting.summary import best, crossing, percent, summarize
-from benchmarks.forgetting.tasks import Task, digits
+from benchmarks.forgetting.tasks import Task
+from benchmarks.forgetting.tasks.catalogue import ANGLE
 from profit_optax.compare.errors import CompareError
 
 # Tuning seeds are counted from here, so that none of them is reported on.
 FIRST_TUNING_SEED = MOST_SEEDS
 BASELINE = "AdamW"
 
-FULL = Size(seeds=10, gradients=3000, tuning_seeds=5)
-QUICK = Size(seeds=2, gradients=16, tuning_seeds=2)
+SEEDS, QUICK_SEEDS = 10, 2
+TUNING_SEEDS, QUICK_TUNING_SEEDS = 5, 2
+# Of a run at most.
+GRADIENTS, QUICK_GRADIENTS = 3000, 16
 EVALUATIONS = 60
 
 
@@ -49,40 +51,42 @@ class Tuned(NamedTuple):
 
 
 def main(
-    task: TaskName = None,
+    task: TaskName = NEAR,
     methods: Methods = None,
-    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
-    tuning_seeds: Annotated[
-        int | None, count_option("Seeds to tune on.", FULL.tuning_seeds, QUICK.tuning_seeds, 2, MOST_SEEDS)
-    ] = None,
-    gradients: Annotated[
-        int | None, count_option("Gradients of a run at most.", FULL.gradients, QUICK.gradients, 2)
-    ] = None,
+    seeds: Annotated[int | None, seeds_option(SEEDS, QUICK_SEEDS)] = None,
     output: Output = Path("out/frontier"),
     quick: Quick = False,
 ) -> None:
     """Tune every method on the digits task with the same budget, and compare them at equal new-task quality."""
-    size = (QUICK if quick else FULL).given(seeds=seeds, tuning_seeds=tuning_seeds, gradients=gradients)
+    n_seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
+    tuning_seeds, gradients = (QUICK_TUNING_SEEDS, QUICK_GRADIENTS) if quick else (TUNING_SEEDS, GRADIENTS)
     with job("frontier", output, quick) as work:
-        groups, make_task = _groups(methods), task_named(task, ANGLE)
-        reported = make_task(range(size.seeds))
-        tuning_task = make_task(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + size.tuning_seeds))
-        for each in (tuning_task, reported) if task is None else ():
-            digits.check_converged(digits.old_accuracies(each))
+        groups, make_task = _groups(methods), task_named(task)
+        reported = make_task(range(n_seeds))
+        tuning_task = make_task(range(FIRST_TUNING_SEED, FIRST_TUNING_SEED + tuning_seeds))
         named = [method for group in groups.values() for method in group]
         n_settings = len(named[0].settings())
-        with work.bar(len(named) * size.gradients * (size.tuning_seeds * n_settings + size.seeds)) as bar:
-            tuned = tune(tuning_task, named, LEVEL, size.gradients, bar, work.runs)
-            trials = [trial(each.method, each.setting, size.gradients) for each in tuned]
+        with work.bar(len(named) * gradients * (tuning_seeds * n_settings + n_seeds)) as bar:
+            tuned = tune(tuning_task, named, LEVEL, gradients, bar, work.runs)
+            trials = [trial(each.method, each.setting, gradients) for each in tuned]
             runs = run_all(reported, trials, BATCH, bar, work.runs)
         rows = summarize(runs, LEVEL, BASELINE)
         picked = {each.method.name: {**each._asdict(), "method": each.method.name} for each in tuned}
-        about = work.about(level=LEVEL, angle=ANGLE, **size.named(), evaluations=EVALUATIONS, batch=BATCH, tuned=picked)
+        about = work.about(
+            level=LEVEL,
+            angle=ANGLE,
+            seeds=n_seeds,
+            gradients=gradients,
+            tuning_seeds=tuning_seeds,
+            evaluations=EVALUATIONS,
+            batch=BATCH,
+            tuned=picked,
+        )
         reached = {each.method.name: f"{each.reached} of {each.tried}" for each in tuned}
         text = (
-            f"{markdown(rows, LEVEL, BASELINE, reached)}\nDigits to {reported.name}. Means over {size.seeds} seeds"
-            f" ± 95 % Student-t intervals; settings tuned on {size.tuning_seeds} others, {tuned[0].tried} for every"
-            f" method; {size.gradients} gradients a run. *reached*: with how many settings every tuning seed reached"
+            f"{markdown(rows, LEVEL, BASELINE, reached)}\nDigits to {reported.name}. Means over {n_seeds} seeds"
+            f" ± 95 % Student-t intervals; settings tuned on {tuning_seeds} others, {tuned[0].tried} for every"
+            f" method; {gradients} gradients a run. *reached*: with how many settings every tuning seed reached"
             f" {percent(LEVEL)} %. {made_with(about)}\n"
         )
         # AdamW is in every panel, to compare with.

@@ -38,7 +38,7 @@ QUICK = Size(Sizes(examples=40, held_out=20, test=30, batch=8), (1e-3,), seeds=2
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder that holds the public archives of CIFAR, packed or unpacked.")],
+    data: Annotated[Path, typer.Option(help="Folder that holds the public archives of CIFAR, unpacked.")],
     weights: Annotated[Path, typer.Option(help="resnet20.npz: arrays of akamaster/pytorch_resnet_cifar10.")],
     tasks: Annotated[
         Any,

@@ -98,19 +98,16 @@ def transformed_digits(name: str, seeds: Sequence[int], transform: Transform, ba
     )
 
 
-def old_accuracies(task: Task) -> np.ndarray:
-    """Held-out accuracy of every seed's model on the old task, before it learns the new one."""
-    return np.asarray(start_scores(task).old)
-
-
-def check_converged(accuracies: np.ndarray) -> None:
-    """Raise `CompareError` unless the old models classify 98 % of their held-out digits, taken together."""
+def check_converged(task: Task) -> Task:
+    """The task, or a `CompareError` unless its old models classify 98 % of their held-out digits, taken together."""
+    accuracies = start_scores(task).old
     if not np.mean(accuracies) >= CONVERGED:
         raise CompareError(
             f"the old models are not converged: {np.mean(accuracies):.2%} of the held-out digits are classified"
             f" correctly over {len(accuracies)} seeds, and {CONVERGED:.0%} is the least to start from. What PROFIT"
             " does to such a model says nothing about PROFIT."
         )
+    return task
 
 
 def _load(transform: Transform) -> Digits:

@@ -86,7 +86,6 @@ def toy(
     activation: str,
     size: Size | None = None,
     store: Path | None = None,
-    on_base: Callable[[int], None] = lambda seed: None,
     new_square: tuple[float, float] = NEW_SQUARE,
 ) -> Task:
     """Models trained on the old square, which are to learn the new one. A score is a mean squared error, negated.
@@ -96,7 +95,6 @@ def toy(
       activation: one of `ACTIVATIONS`.
       size: how large the problem is; None for the paper's size.
       store: a folder that keeps the old models, so that they are trained once. None to keep nothing.
-      on_base: is told each seed whose old model is there.
       new_square: where it begins and ends along both axes. Old models do not depend on it.
     """
     size = size or Size()
@@ -112,7 +110,6 @@ def toy(
     for seed, key, indices in zip(seeds, keys[:, 1], train, strict=True):
         path = store / f"toy-{activation}-{'-'.join(map(str, size))}-{seed}.msgpack" if store else None
         params.append(_kept(path, functools.partial(old_model, key, data.old, indices)))
-        on_base(seed)
     elsewhere = "" if new_square == NEW_SQUARE else ", new square {:g} to {:g}".format(*new_square)
     return Task(
         name=f"the toy problem with {activation}, {size}{elsewhere}",

@@ -14,7 +14,7 @@ from benchmarks.forgetting.methods.lookahead import lookahead
 from benchmarks.forgetting.methods.optimizers import adamw, adan, sgd
 from benchmarks.forgetting.methods.profit import one_line, profit
 from benchmarks.forgetting.methods.wise_ft import wise_ft
-from benchmarks.forgetting.runner import Run, Trial, evenly, run_all, total
+from benchmarks.forgetting.runner import Run, Trial, evenly, run_all
 from benchmarks.forgetting.summary import best
 from benchmarks.forgetting.tasks import Task
 
@@ -43,11 +43,9 @@ class Arm(NamedTuple):
 
 
 def arms(rates: Sequence[float], steps: int) -> list[Arm]:
-    """Every arm, each with as many settings to pick from as there are rates.
+    """Every arm, each with as many settings to pick from as there are rates, which are those of the Adam family.
 
-    Args:
-      rates: for the Adam family.
-      steps: main steps of a run, a fifth of which LP-FT spends on the head alone.
+    LP-FT spends a fifth of the `steps` on the head alone.
     """
 
     def tuned(key: str, table: str, method: Method, name: str, times: float = 1.0, **others: float) -> Arm:
@@ -104,18 +102,12 @@ def measure(
     task: Task,
     arms: Sequence[Arm],
     setup: Setup,
-    on_progress: Callable[[str, int], None] = lambda *_: None,
+    on_run: Callable[[str], None] = lambda name: None,
     store: Path | None = None,
 ) -> Iterator[Outcome]:
     """The arms, one after the other. What an ablation takes its rate from is tuned even if it is none of them.
 
-    Args:
-      tuning_task: the task with seeds that are not reported.
-      task: the task with those that are.
-      arms: what is reported.
-      setup: lengths, sizes and the level.
-      on_progress: as for `run_all`.
-      store: as for `run_all`.
+    `tuning_task` has a seed that is not reported; `on_run` is told whose runs begin; `store` is as for `run_all`.
     """
 
     @functools.cache
@@ -126,13 +118,14 @@ def measure(
         trials = tuning(arm, setup)
         if not trials:
             return first, []
-        runs = run_all(tuning_task, trials, setup.batch, on_progress, store)
+        runs = run_all(tuning_task, trials, setup.batch, store=store)
         return best(runs, setup.level).setting, runs
 
     for arm in arms:
+        on_run(arm.method.name)
         setting, runs = picked(arm)
         trial = Trial(arm.method, setting, evenly(setup.steps, setup.evaluations))
-        (run,) = run_all(task, [trial], setup.batch, on_progress, store)
+        (run,) = run_all(task, [trial], setup.batch, store=store)
         yield Outcome(arm, runs, run)
 
 
@@ -141,10 +134,3 @@ def tuning(arm: Arm, setup: Setup) -> list[Trial]:
     steps = evenly(max(setup.tune_gradients // arm.method.gradients, 1), setup.evaluations)
     settings = arm.method.settings()
     return [Trial(arm.method, setting, steps) for setting in settings] if len(settings) > 1 else []
-
-
-def gradients(arms: Sequence[Arm], setup: Setup, seeds: int) -> int:
-    """How many gradients all of it takes, for progress bars."""
-    tuned = dict.fromkeys(arm.like or arm for arm in arms)
-    reported = seeds * setup.steps * sum(arm.method.gradients for arm in arms)
-    return reported + sum(total(tuning(arm, setup), seeds=1) for arm in tuned)

@@ -1,72 +1,48 @@
 """The command: all places of the map, as a figure, a table and a JSON file."""
 
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
 
 from benchmarks.commands import markdown_table, parse_names
-from benchmarks.forgetting.command import Quick, Size, job, seeds_option
+from benchmarks.forgetting.command import Output, Quick, job, seeds_option
 from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
-from benchmarks.forgetting.experiments.map.places import DIGITS, TOY, Map, Point, Unit
+from benchmarks.forgetting.experiments.map.places import MAPS, Map, Point, Unit
 from benchmarks.forgetting.report import made_with
 from benchmarks.forgetting.runner import Trial, geometrically, run_all
 from benchmarks.forgetting.tasks import start_scores
 from profit_optax.compare.formats import plus_minus, short_rate
 
-FULL = Size(seeds=10)
-QUICK = Size(seeds=2, gradients=16)
+SEEDS, QUICK_SEEDS = 10, 2
+QUICK_GRADIENTS = 16
 EVALUATIONS = 60
 
 
-class Choice(StrEnum):
-    """What is learnt."""
-
-    DIGITS = "digits"
-    TOY = "toy"
-
-
-MAPS = {Choice.DIGITS: DIGITS, Choice.TOY: TOY}
-OUTPUTS = {Choice.DIGITS: Path("out/map"), Choice.TOY: Path("out/map_toy")}
-
-
-def _by_task(defaults: dict[Choice, Any]) -> str:
-    """How an option's help shows a default that depends on --task."""
-    return "; ".join(f"{default} for {task}" for task, default in defaults.items())
-
-
 def main(
-    task: Annotated[Choice, typer.Option(help="What is learnt.")] = Choice.DIGITS,
+    task: Annotated[Literal["digits", "toy"], typer.Option(help="What is learnt.")] = "digits",
     factors: Annotated[
         str | None,
         typer.Option(
             metavar="FACTOR,FACTOR,...",
             help="What to vary.",
-            show_default=_by_task({task: ",".join(mapped.factors) for task, mapped in MAPS.items()}),
+            show_default="; ".join(f"{','.join(mapped.factors)} for {task}" for task, mapped in MAPS.items()),
         ),
     ] = None,
-    seeds: Annotated[int | None, seeds_option(FULL.seeds, QUICK.seeds)] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder for what it writes, and for the runs that a killed command goes on from.",
-            show_default=_by_task(OUTPUTS),
-        ),
-    ] = None,
+    seeds: Annotated[int | None, seeds_option(SEEDS, QUICK_SEEDS)] = None,
+    output: Output = Path("out/map"),
     quick: Quick = False,
 ) -> None:
     """Measure what PROFIT and its one line gain on a task, one factor varied at a time."""
     mapped = MAPS[task]
     names = tuple(mapped.factors) if factors is None else parse_names(mapped.factors, "--factors")(factors)
-    size = (QUICK if quick else FULL).given(seeds=seeds)
-    numbers = range(size.seeds)
+    numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
     places = [(factor, point) for factor in names for point in mapped.points(factor)]
     gains: list[Gain] = []
-    with job("map", output or OUTPUTS[task], quick) as work:
+    with job(mapped.name, output, quick) as work:
         with work.bar(len(places)) as bar:
             for factor, point in places:
                 bar(f"{factor} {getattr(point, factor)}", 0)
@@ -85,7 +61,7 @@ def _gains(mapped: Map, factor: str, point: Point, seeds: Sequence[int], store: 
     here, arms, rates = mapped.task(point, seeds, store, quick), mapped.methods(point), mapped.rates(point)
     start = start_scores(here)
     asked = level(float(np.mean(start.new)), float(np.mean(start.old)))
-    gradients = QUICK.gradients if quick else mapped.gradients
+    gradients = QUICK_GRADIENTS if quick else mapped.gradients
     places = [(name, rate) for rate in rates for name in arms]
     trials = [
         Trial(

@@ -56,6 +56,7 @@ class Map(NamedTuple):
     """A task on which gains are measured.
 
     Attributes:
+      name: of what is written.
       title: of the figure: the task, and which difference is a gain.
       centre: the place from which each factor is varied.
       factors: by the name of their field in `centre`.
@@ -67,6 +68,7 @@ class Map(NamedTuple):
       main: `main(point)` is what methods' names call the main optimizer at a place, and what makes it from its rate.
     """
 
+    name: str
     title: str
     centre: Point
     factors: dict[str, Factor]
@@ -121,6 +123,7 @@ MAINS: dict[str, tuple[Main, float]] = {
 }
 
 DIGITS = Map(
+    name="map",
     title="Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone",
     centre=DigitsPoint(),
     factors={
@@ -143,14 +146,9 @@ DIGITS = Map(
 
 
 class ToyPoint(NamedTuple):
-    """One place of the map of the paper's toy problem.
+    """One place of the map of the paper's toy problem, with fields as in `DigitsPoint`.
 
-    Attributes:
-      base_steps: steps that the old model was trained for: how converged it is.
-      shift: by how much the new square lies further from the old one than the paper's, along both axes.
-      batch: examples for one gradient: how little of it is noise.
-      ratio: λ_main/λ_ref.
-      n_ref: reference steps.
+    `shift` is by how much the new square lies further from the old one than the paper's, along both axes.
     """
 
     base_steps: int = 10_000
@@ -174,6 +172,7 @@ def _toy_task(point: ToyPoint, seeds: Sequence[int], store: Path, quick: bool) -
 
 
 TOY = Map(
+    name="map_toy",
     title="The paper's toy problem: old error of the main optimizer alone minus that of PROFIT",
     centre=ToyPoint(),
     factors={
@@ -200,3 +199,5 @@ TOY = Map(
     task=_toy_task,
     main=lambda point: ("decaying RMSProp", decaying_rmsprop),
 )
+
+MAPS = {"digits": DIGITS, "toy": TOY}

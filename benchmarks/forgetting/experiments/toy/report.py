@@ -25,15 +25,7 @@ _RANGE = (-1.2, 1.6)
 def markdown(
     swept: Sequence[Result], final: Sequence[Result], setting: Setting, about: dict[str, Any], picture: str
 ) -> str:
-    """The whole report.
-
-    Args:
-      swept: every row at every setting.
-      final: the rows at the setting nearest to the paper, over more seeds.
-      setting: that setting.
-      about: the plans, the command, versions and machine.
-      picture: the file of the heat maps.
-    """
+    """The whole report: the rows over more seeds at the setting nearest to the paper, and the sweep that led there."""
     n_sweep, n_final = len(swept[0].old), len(final[0].old)
     constant, plan = constant_errors(), about["sweep_plan"]
     size = plan.size

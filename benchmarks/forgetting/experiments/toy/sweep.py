@@ -41,16 +41,7 @@ TABLE: Mapping[str, Errors] = {
 
 
 class Plan(NamedTuple):
-    """What is run.
-
-    Attributes:
-      activations: names of activations.
-      batches: examples for one gradient.
-      ratios: main rates divided by reference rates.
-      seeds: of every setting.
-      steps: on the new square.
-      size: of the problem.
-    """
+    """Settings to run, each with all seeds: examples for one gradient, and main rates divided by reference rates."""
 
     activations: tuple[str, ...]
     batches: tuple[int, ...]
@@ -115,18 +106,20 @@ def _logs(errors: Errors, paper: Errors) -> list[float]:
 
 
 def total(plan: Plan) -> int:
-    """How many examples a sweep takes gradients on: what `sweep` reports to `on_progress`."""
-    gradients = sum(method.gradients * len(_ratios(method, plan)) for method in methods())
-    tuned = sum(plan.batches) * gradients * plan.steps
-    return len(plan.activations) * len(plan.seeds) * (plan.size.base_steps * plan.size.base_batch + tuned)
+    """How many parts a sweep has: what `sweep` reports to `on_progress`."""
+    return len(plan.activations) * (1 + len(plan.batches))
 
 
 def sweep(plan: Plan, store: Path, on_progress: _OnProgress = lambda *_: None) -> list[Result]:
     """All rows at all settings. What is in the folder `store` already is not run again."""
     results = []
     for activation in plan.activations:
-        task = _task(activation, plan, store, on_progress)
-        by_batch = {batch: _run(task, batch, plan, store, on_progress) for batch in plan.batches}
+        on_progress(f"old models, {activation}", 0)
+        task, by_batch = toy(plan.seeds, activation, plan.size, store), {}
+        for batch in plan.batches:
+            on_progress(f"{activation}, batch {batch}", 1)
+            by_batch[batch] = _run(task, batch, plan, store)
+        on_progress(activation, 1)
         start = by_batch[plan.batches[0]][0]
         results.append(Result(activation, None, None, BEFORE, -start.old[:, 0], -start.new[:, 0]))
         results += [
@@ -156,7 +149,7 @@ def nearest(results: Sequence[Result]) -> Setting:
 
 def predictions(setting: Setting, plan: Plan, store: Path, points: np.ndarray) -> dict[str, np.ndarray]:
     """What the models of the first seed say at `points`, [n], row by row."""
-    task = _task(setting.activation, plan._replace(seeds=plan.seeds[:1]), store)
+    task = toy(plan.seeds[:1], setting.activation, plan.size, store)
     outputs: Any = task.outputs
     shown = task._replace(
         name=f"{task.name}, drawn",
@@ -178,23 +171,14 @@ def methods() -> tuple[Method, ...]:
     )
 
 
-def _task(activation: str, plan: Plan, store: Path, on_progress: _OnProgress = lambda *_: None) -> Task:
-    name = f"old models, {activation}"
-    on_progress(name, 0)
-    examples = plan.size.base_steps * plan.size.base_batch
-    return toy(plan.seeds, activation, plan.size, store, lambda seed: on_progress(name, examples))
-
-
-def _run(
-    task: Task, batch: int, plan: Plan, store: Path, on_progress: _OnProgress = lambda *_: None, evaluations: int = 5
-) -> list[Run]:
+def _run(task: Task, batch: int, plan: Plan, store: Path, evaluations: int = 5) -> list[Run]:
     steps = evenly(plan.steps, evaluations)
     trials = [
         Trial(method, method.setting(rate=RATE, ratio=float(ratio), decay=0.0), steps)
         for method in methods()
         for ratio in _ratios(method, plan)
     ]
-    return run_all(task, trials, batch, lambda name, n: on_progress(f"batch {batch}, {name}", n * batch), store)
+    return run_all(task, trials, batch, store=store)
 
 
 def _ratios(method: Method, plan: Plan) -> tuple[int, ...]:

@@ -93,14 +93,9 @@ def train_base(
     on_epoch: Callable[[int, np.ndarray], None] = lambda *_: None,
     seconds_between_saves: float = 60,
 ) -> Base:
-    """Train the old model, from where `folder` has it if it was begun there.
+    """Train the old model, from where `folder`, which is for nothing else, has it if it was begun there.
 
-    Args:
-      recipe: how to train it.
-      archive: CIFAR-10.
-      folder: where it is kept, and nothing else.
-      on_epoch: is told how many epochs are over and the last line of the history.
-      seconds_between_saves: how far apart it is kept, at least, until it is finished.
+    `on_epoch` is told how many epochs are over and the last line of the history.
 
     Raises:
       CompareError: the folder's model is of another recipe, or of other images, or it is damaged.

@@ -12,8 +12,8 @@ import optax
 
 from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
 from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, logits, with_adapters
-from benchmarks.forgetting.tasks.shuffled import shuffled
 from profit_optax import compare
+from profit_optax.compare.batches import stream
 
 # The first classes of CIFAR-100 in the alphabet, so that nobody chose them.
 CLASSES = 20
@@ -102,8 +102,8 @@ def few_examples(
     train = made(ten.train, hundred.train)
     pool = Images(*(array[: len(train.labels) - sizes.held_out] for array in train))
     held_out = Images(*(array[len(pool.labels) :] for array in train))
-    old = _first(ten.test, sizes.test)
-    new = held_out if tuning else _first(made(ten.test, hundred.test), sizes.test)
+    old = ten.test.first(sizes.test)
+    new = held_out if tuning else made(ten.test, hundred.test).first(sizes.test)
     params, statistics = network
     old_head = params["head"]
     if fresh_head:
@@ -154,7 +154,8 @@ def fresh(head: chex.ArrayTree, classes: int) -> Any:
 
 def batches(pool: Images, examples: int, size: int, seed: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Images and labels, endlessly, of that seed's examples."""
-    return ((pool.pixels[at], pool.labels[at]) for at in shuffled(drawn(pool.labels, examples, seed), size, seed))
+    at = drawn(pool.labels, examples, seed)
+    return stream("batches", (pool.pixels[at], pool.labels[at]), size, seed)
 
 
 def drawn(labels: np.ndarray, examples: int, seed: int) -> np.ndarray:
@@ -162,7 +163,3 @@ def drawn(labels: np.ndarray, examples: int, seed: int) -> np.ndarray:
     rng, classes = np.random.default_rng(seed), np.unique(labels)
     each = examples // len(classes)
     return np.concatenate([rng.choice(np.flatnonzero(labels == label), each, replace=False) for label in classes])
-
-
-def _first(images: Images, count: int) -> Images:
-    return Images(*(array[:count] for array in images))

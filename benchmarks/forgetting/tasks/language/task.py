@@ -12,8 +12,8 @@ import optax
 
 from benchmarks.forgetting.tasks.language.network import Shape, fresh_adapters, logits
 from benchmarks.forgetting.tasks.language.weights import LanguageModel
-from benchmarks.forgetting.tasks.shuffled import shuffled
 from profit_optax import compare
+from profit_optax.compare.batches import stream
 
 # Parts of a text, in its order: to train on, to tune on, to report on.
 _PARTS = (0.7, 0.1, 0.2)
@@ -118,7 +118,7 @@ def language(name: str, model: LanguageModel, old: Parts, new: Parts, sizes: Siz
         return {who: -perplexity(adapters, tokens) for who, tokens in scored.items()}
 
     def batches(seed: int) -> Iterator[np.ndarray]:
-        return (new.train[at] for at in shuffled(np.arange(len(new.train)), sizes.batch, seed))
+        return stream("batches", new.train, sizes.batch, seed)
 
     adapters = fresh_adapters(shape, sizes.rank, jax.random.key(0))
     return compare.Task(adapters, loss, batches, evaluate, name=name)

@@ -12,8 +12,8 @@ import optax
 
 from benchmarks.forgetting.tasks.motion.network import Forecaster, Futures
 from benchmarks.forgetting.tasks.motion.windows import PAST, Split
-from benchmarks.forgetting.tasks.shuffled import shuffled
 from profit_optax import compare
+from profit_optax.compare.batches import stream
 
 # The paper's rate for the old model.
 _RATE = 1e-3
@@ -145,4 +145,4 @@ def constant_velocity(windows: np.ndarray) -> Errors:
 def batches(windows: np.ndarray, size: int, seed: int, share: float) -> Iterator[np.ndarray]:
     """Windows [size, 20, 2], endlessly, out of a share of all that the seed draws."""
     drawn = np.random.default_rng(seed).permutation(len(windows))[: round(share * len(windows))]
-    return (windows[at] for at in shuffled(drawn, size, seed))
+    return stream("batches", windows[drawn], size, seed)
