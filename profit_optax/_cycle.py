@@ -237,7 +237,7 @@ def main_step(
     state: Any,
     params: chex.ArrayTree,
     extra_args: dict[str, Any],
-    scale: float = 1.0,
+    scale: float,
 ) -> MainStep:
     """O(g) at θ, with g orthogonal to Δ where the two conflict. In warm-up Δ is 0, and O is alone.
 

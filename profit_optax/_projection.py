@@ -112,7 +112,7 @@ def project(
     displacement: chex.ArrayTree,
     *,
     axis_name: Any,
-    scale: float = 1.0,
+    scale: float,
     square: jax.Array | None = None,
     active: jax.Array | bool = True,
 ) -> tuple[chex.ArrayTree, ProfitMetrics]:
@@ -187,14 +187,14 @@ def _largest(tree: chex.ArrayTree, dtype: jnp.dtype, axis_name: Any) -> jax.Arra
     """The largest absolute value of a real or imaginary part in any leaf, on all devices that share one."""
     parts = [(x.real, x.imag) if jnp.iscomplexobj(x) else (x,) for x in jax.tree.leaves(tree)]
     values = [functools.reduce(jnp.maximum, (jnp.max(jnp.abs(p), initial=0) for p in each)) for each in parts]
-    return _axes.max_leaves([x.astype(dtype) for x in values], _axes.leaf_axes(axis_name, tree), jnp.zeros((), dtype))
+    return _axes.max_leaves(values, _axes.leaf_axes(axis_name, tree), jnp.zeros((), dtype))
 
 
 def _to_unity(largest: jax.Array) -> jax.Array:
     """The power of two that brings a number to about 1, itself and its inverse normal numbers."""
     lowest = int(jnp.finfo(largest.dtype).minexp)
     _, exponent = jnp.frexp(jnp.where(jnp.isfinite(largest) & (largest > 0), largest, 1))
-    return lax.stop_gradient(jnp.ldexp(jnp.ones((), largest.dtype), jnp.clip(-exponent, lowest, -lowest)))
+    return jnp.ldexp(jnp.ones((), largest.dtype), jnp.clip(-exponent, lowest, -lowest))
 
 
 def _metrics(

@@ -243,6 +243,13 @@ def test_orthogonalize_of_two_shapes():
         orthogonalize({"w": jnp.ones(3)}, {"w": jnp.ones(2)})
 
 
+@pytest.mark.parametrize("name", ["gradient", "displacement"])
+def test_orthogonalize_of_integers(name):
+    trees = {"gradient": {"w": jnp.ones(3)}, "displacement": {"w": jnp.ones(3)}} | {name: {"w": jnp.ones(3, jnp.int32)}}
+    with raises(TypeError, f"{name} must have floating-point or complex leaves, got int32 at ['w']"):
+        orthogonalize(**trees)
+
+
 @pytest.mark.parametrize("value", [optax.sgd, 0.1])
 def test_reject_nonfinite_of_no_optimizer(value):
     with raises(TypeError, "inner must be an optax.GradientTransformation", "got"):
@@ -492,6 +499,23 @@ def test_what_the_reference_optimizer_raises_says_where_it_came_from():
     tx = profit_transparent(SGD, optax.chain(reference, SGD))
     with pytest.raises(ValueError, match="obj_fn must be provided") as caught:
         tx.init(PARAMS)
+    assert "This came from reference_optimizer" in "".join(caught.value.__notes__)
+
+
+@pytest.mark.parametrize("make", [profit, profit_transparent])
+def test_what_the_reference_optimizer_raises_in_a_later_step_says_so_too(make):
+    calls = []
+
+    def fails_later(updates, state, params=None):
+        calls.append(params)
+        # The calls before are those that find out the dtypes of its updates.
+        if len(calls) > 1:
+            raise ValueError("obj_fn must be provided")
+        return SGD.update(updates, state, params)
+
+    tx = make(SGD, optax.GradientTransformation(SGD.init, fails_later))
+    with pytest.raises(ValueError, match="obj_fn must be provided") as caught:
+        inner_update(tx)
     assert "This came from reference_optimizer" in "".join(caught.value.__notes__)
 
 

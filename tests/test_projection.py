@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from profit_optax import orthogonalize
+from profit_optax import _projection, orthogonalize
 from tests import algorithm1
 
 project = jax.jit(orthogonalize)
@@ -126,6 +126,29 @@ def test_the_largest_entries_may_be_the_smallest_and_the_largest_normal_numbers(
             kept = np.abs(expected) >= 1
             np.testing.assert_array_less(np.abs(error[kept]), 2 * float(info.eps))
             np.testing.assert_allclose(metrics.cosine, -1 / 12**0.5, rtol=4 * EPS)
+
+
+def test_complex_entries_may_have_a_modulus_beyond_the_largest_number():
+    largest = float(jnp.finfo(jnp.float32).max)
+    g, delta = np.array([largest + largest * 1j, 0], np.complex64), np.array([-1 - 1j, 1], np.complex64)
+    result, metrics = project({"x": g}, {"x": delta})
+    # ω = −2 x and ⟨Δ, Δ⟩ = 3, so a third of g and two thirds of x along Δ's other entry are left.
+    np.testing.assert_allclose(result["x"] / largest, [1 / 3 + 1j / 3, 2 / 3], rtol=4 * EPS)
+    np.testing.assert_allclose(metrics.cosine, -((2 / 3) ** 0.5), rtol=4 * EPS)
+
+
+def test_small_entries_beside_the_largest_of_float16_keep_their_digits():
+    g, delta = {"x": np.array([60000, 1e-3], np.float16)}, {"x": np.array([-1, 0], np.float16)}
+    np.testing.assert_array_equal(project(g, delta)[0]["x"], np.array([0, 1e-3], np.float16))
+
+
+@pytest.mark.parametrize("exponent", [-53, -49])
+def test_squares_that_may_have_been_flushed_count_as_no_conflict(exponent):
+    # What is below one rounding of tiny / eps = 2⁻¹⁰³ a number may be an artefact; here that is four numbers.
+    g = {"x": jnp.full(4, 2.0**exponent)}
+    _, metrics = _projection.project(g, {"x": -jnp.ones(4)}, axis_name=None, scale=1.0)
+    assert bool(metrics.conflict) == (exponent == -49)
+    assert float(metrics.cosine) == (-1 if exponent == -49 else 0)
 
 
 def vectors(allow_zero=True):

@@ -70,6 +70,17 @@ def stepper(tx):
     return call
 
 
+def test_each_inner_optimizer_is_traced_once_for_all_platforms(count_traces):
+    main, reference = (optax.with_extra_args_support(tx) for tx in (optax.adam(0.1), optax.sgd(0.1)))
+    counted = [count_traces(tx.update) for tx in (main, reference)]
+    tx = profit_transparent(main._replace(update=counted[0]), reference._replace(update=counted[1]), 1)
+    params = jnp.ones(3)
+    state = tx.init(params)
+    before = [each.traces for each in counted]
+    jax.jit(tx.update).lower(params, state, params)
+    assert [each.traces - count for each, count in zip(counted, before, strict=True)] == [1, 1]
+
+
 def test_the_calls_of_a_cycle_walk_along_the_reference_steps_and_the_last_one_comes_back():
     tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25), n_ref=3)
     call, theta = stepper(tx), {"w": jnp.array([1.0, -2.0]), "b": jnp.array([4.0])}
@@ -184,6 +195,18 @@ def test_a_warm_up_step_is_one_call_of_the_main_optimizer_alone():
             (int(state.count), int(state.reference_step), int(optax.tree.get(state.reference_state, "count")))
         )
     assert counts == [(2, 1, 1), (2, 2, 2), (3, 0, 2), (3, 1, 3), (3, 2, 4), (4, 0, 4)]
+
+
+def test_a_leaf_without_a_gradient_has_no_update_also_where_no_state_tells_of_it():
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25))
+    w, v = jnp.array([1.0, 2.0]), jnp.ones(3)
+    state = tx.init({"w": w, "v": v})
+    # Δ = −[0.25, 0], with which the second gradient conflicts: [0, 1] is left of it.
+    for gradient in ([1.0, 0.0], [3.0, 1.0]):
+        updates, state = tx.update({"w": jnp.array(gradient), "v": None}, state, {"w": w, "v": v})
+        assert updates["v"] is None
+        w = w + updates["w"]
+    np.testing.assert_allclose(w, [1.0, 1.5], rtol=1e-6)
 
 
 def test_metrics_and_count_change_on_main_calls_only():

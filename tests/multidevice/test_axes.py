@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from profit_optax import orthogonalize, orthogonalize_to_previous, profit, profit_transparent
+from profit_optax import _projection, orthogonalize, orthogonalize_to_previous, profit, profit_transparent
 from tests.multidevice.meshes import set_mesh
 
 GRADIENTS = jnp.array([[-3.0, 1.0], [5.0, 1.0]])
@@ -50,6 +50,17 @@ def test_an_ensemble_over_an_axis_is_trained_as_each_member_alone(make, check_vm
     found = over_seeds(train, check_vma)(params, batches)
     expected = [train(params[i : i + 1], batches[i : i + 1])[0] for i in range(2)]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("exponent", [-52, -49])
+def test_squares_that_may_have_been_flushed_are_counted_on_all_devices(exponent):
+    # 32 numbers on four devices: the bound is 32 · 2⁻¹⁰³, and that of the numbers of a device a quarter of it.
+    def conflict(g):
+        return _projection.project(g, -jnp.ones_like(g), axis_name=None, scale=1.0)[1].conflict
+
+    mesh = jax.make_mesh((4,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
+    found = jax.shard_map(conflict, mesh=mesh, in_specs=P("model"), out_specs=P())(jnp.full(32, 2.0**exponent))
+    assert bool(found) == (exponent == -49)
 
 
 def test_one_of_gradient_and_displacement_that_varies_is_enough():

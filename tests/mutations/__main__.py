@@ -129,7 +129,7 @@ def try_mutants(
     results = output / "results.jsonl"
     known = {result["name"]: result["outcome"] for result in read(results)}
     equivalent = json.loads((HERE / "equivalent.json").read_text())
-    of_lines, killers = tests_of_lines(output, tests), Counter[str]()
+    of_lines, killers = tests_of_lines(output, tests), Counter(result["by"] for result in read(results))
     for module, mutant in in_turn(modules):
         if mutant.name in equivalent or (known.get(mutant.name) != "survived" if again else mutant.name in known):
             continue
@@ -168,8 +168,9 @@ def try_one(
         # Of the module itself: what shapes of it any test may see.
         tests = sorted({test for name, of in of_lines.items() if name.startswith(f"{module}:") for test in of})
         tests.sort(key=lambda test: test[1])
-    # Those that have noticed most so far come first.
-    tests = sorted(tests, key=lambda test: (-killers[test[2]], test[1]))
+    # Those that have noticed most so far come first, then those of the module's own file.
+    own = f"test_{module.removeprefix('_')}.py::"
+    tests = sorted(tests, key=lambda test: (-killers[test[2]], own not in test[2], test[1]))
     trees = {f"profit_optax.{module}": mutant.tree}
     for setting in child.SETTINGS:
         chosen, total = [], 0.0

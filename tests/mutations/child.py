@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jax
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -59,6 +60,12 @@ def forked(run: Callable[[], int], setting: str, log: Path, limit_s: float) -> i
         try:
             os.setsid()
             os.environ.update(SETTINGS[setting])
+            # JAX was imported before the environment said so.
+            jax.config.update("jax_enable_x64", setting == "x64")
+            # What a change leaves as it was is compiled once for all mutants.
+            jax.config.update("jax_compilation_cache_dir", str(log.parent / "programs"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+            jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
             resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
             out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
             os.dup2(out, 1)
