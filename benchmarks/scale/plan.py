@@ -13,7 +13,7 @@ _NARROW = ("1b-mixed", "1b-bf16", "8b-mixed", "8b-bf16")
 _BIG = ("8b", "8b-mixed", "8b-bf16")
 _DETAILS: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     1: dict.fromkeys(("1b", "resnet", "lora"), _EVERY) | dict.fromkeys(("1b-2048", *_NARROW, "8b"), _FIT),
-    8: dict.fromkeys(("1b", "8b", "resnet", "lora"), _EVERY) | dict.fromkeys(("1b-2048", *_NARROW), _FIT),
+    8: dict.fromkeys(("1b", "8b"), _EVERY) | dict.fromkeys(("1b-2048", *_NARROW, "resnet", "lora"), _FIT),
     **{count: dict.fromkeys(("1b", "8b"), _EVERY) | dict.fromkeys(_NARROW, _FIT) for count in (64, 256)},
 }
 PLAN: dict[str, Mapping[int, Mapping[str, tuple[str, ...]]]] = {
