@@ -79,7 +79,7 @@ toy: $(VENV)/.demo
 warmup: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting warmup $(ARGS)
 
-cifar: $(VENV)/.bench
+cifar: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting cifar $(ARGS)
 
 vision: $(VENV)/.demo
@@ -165,10 +165,6 @@ $(VENV)/.python:
 
 $(VENV)/.demo: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
-	@touch $@
-
-$(VENV)/.bench: $(VENV)/.python pyproject.toml
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
 $(VENV)/.targets: $(VENV)/.python pyproject.toml

@@ -110,3 +110,17 @@ def test_the_package_needs_no_optional_package():
         f"print(sorted((set(sys.modules) - before) & {set(OPTIONAL)}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("part", "others"),
+    [
+        ("tasks", ("methods", "experiments", "runner", "report", "command", "summary")),
+        ("methods", ("experiments", "runner", "report", "command", "summary")),
+    ],
+)
+def test_the_benchmarks_import_tasks_then_methods_then_experiments(part, others):
+    folder = ROOT / "benchmarks" / "forgetting"
+    for path in (folder / part).rglob("*.py"):
+        for name in imports(path):
+            assert not name.startswith(tuple(f"benchmarks.forgetting.{other}" for other in others)), (path, name)

@@ -311,6 +311,15 @@ def test_sums_are_accumulated_in_float32(dtype):
     np.testing.assert_array_equal(result, 0)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_sums_of_training_steps_are_accumulated_in_float32_outside_of_programs_too(dtype):
+    # Within a program XLA may add up in float32 what is written in 16 bits.
+    g, delta = jnp.full(4096, 65, dtype), jnp.full(4096, -63, dtype)
+    result, metrics = _projection.project(g, delta, axis_name=None, scale=1.0)
+    assert metrics.inner_product == -4096.0 * 65 * 63
+    np.testing.assert_array_equal(result, 0)
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["gradient", "displacement"])
 def test_a_nonfinite_entry_makes_every_leaf_and_the_cosine_nan(bad, where):

@@ -14,8 +14,8 @@ from benchmarks.forgetting import runner
 from benchmarks.forgetting.experiments.toy import command, report, sweep
 from benchmarks.forgetting.experiments.toy.report import constant_errors, grid
 from benchmarks.forgetting.experiments.toy.sweep import TABLE, Errors, Plan, Result, Setting, distance
-from benchmarks.forgetting.methods.optimizers import decaying_rmsprop, pytorch_rmsprop
 from benchmarks.forgetting.tasks import toy
+from benchmarks.forgetting.tasks.toy import decaying_rmsprop, pytorch_rmsprop
 from tests.benchmarks.commands import invoke
 
 SIZE = toy.Size(examples=200, held_out=40, width=32, base_steps=1000, base_batch=50)

@@ -9,7 +9,12 @@ from tests.browser.conftest import ROOT, SITE
 
 # The first page leads to another one at once.
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if path != SITE / "index.html")
-WINDOWS = {"wide-light": (1400, False), "narrow-dark": (390, True), "wide-dark": (1400, True)}
+WINDOWS = {
+    "wide-light": (1400, False),
+    "wide-dark": (1400, True),
+    "narrow-light": (390, False),
+    "narrow-dark": (390, True),
+}
 
 # What a reader would see to be wrong, as a list of words.
 FAULTS = """

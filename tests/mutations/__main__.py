@@ -45,7 +45,7 @@ FAST = {
 SLOW = {
     "": (
         "test_composition", "test_transformations", "test_half_precision", "test_gradient_count",
-        "test_optax_contract", "test_properties", "integrations/test_frozen",
+        "test_optax_contract", "test_properties", "integrations/test_frozen", "integrations/test_equinox",
     ),
     "multidevice": (
         "multidevice/test_closure", "multidevice/test_forms", "multidevice/test_sharded_parameters",

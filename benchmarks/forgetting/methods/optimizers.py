@@ -1,7 +1,5 @@
 """Optimizers that know nothing of an old task: AdamW, and what a user would take in its place."""
 
-from typing import Any
-
 import optax
 from optax.contrib import schedule_free_adamw, schedule_free_eval_params
 
@@ -35,13 +33,3 @@ def adan() -> Method:
 def schedule_free() -> Method:
     """Optax's schedule-free AdamW (Defazio et al., 2024), which is evaluated at an average of its iterates."""
     return alone("schedule-free", schedule_free_adamw)._replace(eval_params=schedule_free_eval_params)
-
-
-def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
-    """RMSProp with the defaults of PyTorch: α 0.99, and ε 1e-8 outside of the root."""
-    return optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
-
-
-def decaying_rmsprop(rate: Any) -> optax.GradientTransformation:
-    """The same at a rate that falls to 0.95 of itself every 100 steps, as in the paper's toy problem."""
-    return pytorch_rmsprop(optax.exponential_decay(rate, 100, 0.95, staircase=True))

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import optax
 from flax import serialization
 
-from benchmarks.forgetting.methods.optimizers import pytorch_rmsprop
 from benchmarks.forgetting.tasks import Scores, Task, layer
 from profit_optax.compare.store import readable, write
 
@@ -173,3 +172,13 @@ def _kept(path: Path | None, train: Callable[[], chex.ArrayTree]) -> chex.ArrayT
         write(path, lambda file: file.write(content))
     with readable(path):
         return jax.tree.map(jnp.asarray, serialization.msgpack_restore(path.read_bytes()))
+
+
+def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:
+    """RMSProp with the defaults of PyTorch: α 0.99, and ε 1e-8 outside of the root."""
+    return optax.rmsprop(learning_rate, decay=0.99, eps=1e-8, eps_in_sqrt=False)
+
+
+def decaying_rmsprop(rate: Any) -> optax.GradientTransformation:
+    """The same at a rate that falls to 0.95 of itself every 100 steps, as in the paper's toy problem."""
+    return pytorch_rmsprop(optax.exponential_decay(rate, 100, 0.95, staircase=True))

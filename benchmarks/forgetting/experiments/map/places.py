@@ -8,9 +8,10 @@ import optax
 
 from benchmarks.forgetting.experiments.demo import BATCH, RATIO
 from benchmarks.forgetting.methods import Main, Method
-from benchmarks.forgetting.methods.optimizers import alone, decaying_rmsprop
+from benchmarks.forgetting.methods.optimizers import alone
 from benchmarks.forgetting.methods.profit import one_line, profit
 from benchmarks.forgetting.tasks import Task, digits, toy
+from benchmarks.forgetting.tasks.toy import decaying_rmsprop
 
 # One place of a map: a named tuple with a field for each factor, and "batch", "ratio" and "n_ref" on every map.
 Point = Any

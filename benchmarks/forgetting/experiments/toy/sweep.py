@@ -10,11 +10,11 @@ import numpy as np
 
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.head_only import head_only
-from benchmarks.forgetting.methods.optimizers import alone, decaying_rmsprop
+from benchmarks.forgetting.methods.optimizers import alone
 from benchmarks.forgetting.methods.profit import one_line, profit
 from benchmarks.forgetting.runner import Run, Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
-from benchmarks.forgetting.tasks.toy import Examples, Size, toy
+from benchmarks.forgetting.tasks.toy import Examples, Size, decaying_rmsprop, toy
 
 RATE = 5e-4
 BEFORE = "before"
