@@ -1,4 +1,4 @@
-"""The command that compiles steps for devices that are not here, and writes down what each device would need."""
+"""The command that compiles steps for many devices, here or not, and writes down what each device would need."""
 
 import contextlib
 import json
@@ -18,8 +18,6 @@ from benchmarks.scale.plan import PLAN, planned
 from benchmarks.scale.store import Store
 from benchmarks.scale.targets import TARGETS
 from profit_optax.compare.store import plain
-
-_PAGE = Path(__file__).with_name("README.md")
 
 
 @contextlib.contextmanager
@@ -48,11 +46,13 @@ def main(
     output: Annotated[Path, typer.Option(help="Folder of what is compiled; a killed run goes on from it.")] = Path(
         "out/targets"
     ),
-    page: Annotated[Path, typer.Option(help="The page; its picture and its JSON lie beside it.")] = _PAGE,
-    publish: Annotated[bool, typer.Option(help="Write the page, of what is compiled so far.")] = True,
+    page: Annotated[
+        Path | None, typer.Option(help="The page; its picture and its JSON lie beside it.", show_default="in --output")
+    ] = None,
 ) -> None:
     """Compile steps for many devices, GPUs and TPUs that need not be there, and write down what each would need."""
     make_folder(output)
+    page = page or output / "README.md"
     make_folder(page.parent)
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(PLAN["cpu"]))
@@ -68,15 +68,14 @@ def main(
                 figures = measure(TARGETS[program.target], program.devices, MODELS[program.model], WAYS[program.way])
             store.put(program, figures)
             bar.advance(task)
-    if publish:
-        everything = list(planned((), (), ()))
-        found = {program: kept for program in everything if (kept := store.get(program)) is not None}
-        fit.picture(found, page.with_name("fit.png"))
-        page.write_text(pages.page(found, len(everything), store.versions), encoding="utf-8")
-        rows = [{"program": program, "figures": kept} for program, kept in found.items()]
-        record = plain({"versions": store.versions, "programs": rows})
-        page.with_name("programs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-        typer.echo(f"Page: {page}")
+    everything = list(planned((), (), ()))
+    found = {program: kept for program in everything if (kept := store.get(program)) is not None}
+    fit.picture(found, page.with_name("fit.png"))
+    page.write_text(pages.page(found, len(everything), store.about), encoding="utf-8")
+    rows = [{"program": program, "figures": kept} for program, kept in found.items()]
+    record = plain({"versions": store.about, "programs": rows})
+    page.with_name("programs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"Page: {page}")
     if wrong := costs.not_as_on_paper({program: kept for program in wanted if (kept := store.get(program))}):
         for problem in wrong:
             typer.echo(f"Error: {problem}", err=True)

@@ -1,4 +1,4 @@
-"""Which programs are compiled for other devices."""
+"""Which programs are compiled: for which devices, of which model, and how a step is taken."""
 
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
@@ -8,19 +8,21 @@ from benchmarks.scale.figures import WAYS
 # Where every way is compiled, and where those that answer what fits.
 _EVERY = tuple(WAYS)
 _FIT = ("adamw", "norm", "profit-1", "compact-1", "subtract-1", "previous")
-_CPU = tuple(name for name in WAYS if name != "unrolled-3")
+# Those of which it is counted on paper what they send.
+_SENT = ("adamw", "norm", "profit-1", "subtract-1", "profit-3", "transparent-1", "previous")
 _NARROW = ("1b-mixed", "1b-bf16", "8b-mixed", "8b-bf16")
-_BIG = ("8b", "8b-mixed", "8b-bf16")
 _DETAILS: Mapping[int, Mapping[str, tuple[str, ...]]] = {
     1: dict.fromkeys(("1b", "resnet", "lora"), _EVERY) | dict.fromkeys(("1b-2048", *_NARROW, "8b"), _FIT),
     8: dict.fromkeys(("1b", "8b"), _EVERY) | dict.fromkeys(("1b-2048", *_NARROW, "resnet", "lora"), _FIT),
-    **{count: dict.fromkeys(("1b", "8b"), _EVERY) | dict.fromkeys(_NARROW, _FIT) for count in (64, 256)},
+    64: dict.fromkeys(("1b", "8b"), _EVERY) | dict.fromkeys(("1b-bf16", "8b-bf16"), _FIT),
+    256: dict.fromkeys(("1b", "1b-bf16", "8b", "8b-bf16"), _FIT),
 }
+# Between which numbers of devices it begins to fit.
+_EIGHTS = dict.fromkeys(("8b", "8b-bf16"), _FIT)
 PLAN: dict[str, Mapping[int, Mapping[str, tuple[str, ...]]]] = {
-    "h100": {**_DETAILS, **{count: dict.fromkeys(_BIG, _FIT) for count in (2, 4, 16)}},
-    "v5e": {**_DETAILS, **{count: dict.fromkeys(("1b", *_BIG), _FIT) for count in (4, 16, 32)}},
-    # What is sent by many CPUs is held to what is counted on paper.
-    "cpu": {1: dict.fromkeys(("1b", "resnet", "lora"), _CPU), 64: dict.fromkeys(("1b", "8b"), _CPU)},
+    "h100": {**_DETAILS, **dict.fromkeys((2, 4, 16), _EIGHTS)},
+    "v5e": {**_DETAILS, **dict.fromkeys((4, 16, 32), _EIGHTS)},
+    "cpu": {1: dict.fromkeys(("1b", "resnet", "lora"), _FIT), 64: dict.fromkeys(("1b", "8b"), _SENT)},
 }
 
 

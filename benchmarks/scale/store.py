@@ -24,8 +24,9 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """The figures of the code as it is, in `folder`."""
         self._folder = folder
-        self.versions = versions(PACKAGES)
-        self._code = _fingerprint() | {"versions": self.versions}
+        self._code = _fingerprint() | {"versions": versions(PACKAGES)}
+        # What the figures are of, for readers.
+        self.about = self._code["versions"] | {"digest of the sources": self._code["sources"]}
 
     def get(self, program: Program) -> Figures | TooLarge | None:
         """The figures of a program, None if it has not been compiled."""
