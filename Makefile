@@ -14,7 +14,7 @@ SPHINX := --fail-on-warning --keep-going --quiet --conf-dir docs
 ARGS ?=
 
 .PHONY: help bench cifar clean demo dist dist-test docs docs-browser format frontier gpu growth kills lint map motion \
-	mutations properties rounding scale soak suite targets targets-test test test-newest test-oldest toy vision warmup
+	mutations properties rounding soak suite targets targets-test test test-newest test-oldest toy vision warmup
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -24,8 +24,7 @@ help:
 	@echo "make test-newest  the suite on the newest versions there are, in .venv-newest (PYTHON=python3.13)"
 	@echo "make bench   what a step costs beside other optimizers (ARGS=--help)"
 	@echo "make gpu     tests and costs on this machine's accelerator, with PYTHON's own packages (ARGS=--help)"
-	@echo "make scale   memory and communication at 1 B and 8 B parameters, from compiled programs (ARGS=--help)"
-	@echo "make targets  the same for GPUs and TPUs that need not be here: memory, kernels, what fits (ARGS=--help)"
+	@echo "make targets  what a step holds and sends at 1 B and 8 B parameters, on GPUs and TPUs that need not be here (ARGS=--help)"
 	@echo "make targets-test  programs for GPUs and TPUs against stored bounds"
 	@echo "make growth  how costs grow with parameters, leaves and n_ref (ARGS=--help)"
 	@echo "make frontier  seventeen methods on the digits task, each tuned alike, at equal new accuracy (ARGS=--help)"
@@ -58,12 +57,9 @@ bench: $(VENV)/.demo
 gpu:
 	@$(PYTHON) -m benchmarks.device $(ARGS)
 
-scale: $(VENV)/.demo
-	@$(BIN)/python -m benchmarks.scale $(ARGS)
-
 # Compilers for GPUs and TPUs are gigabytes, and want no device.
 targets: $(VENV)/.targets
-	@JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(BIN)/python -m benchmarks.scale.matrix $(ARGS)
+	@JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 $(BIN)/python -m benchmarks.scale $(ARGS)
 
 targets-test: $(VENV)/.targets $(VENV)/.dev
 	JAX_PLATFORMS=cpu TPU_SKIP_MDS_QUERY=1 PROFIT_TARGETS=1 $(BIN)/python -m pytest tests/targets $(ARGS)

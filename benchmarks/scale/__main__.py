@@ -1,122 +1,84 @@
-"""The command that writes the page: compiles a step of every form at 1 B and 8 B parameters, and allocates nothing."""
+"""The command that compiles steps for many devices, here or not, and writes down what each device would need."""
 
-from collections.abc import Mapping
+import contextlib
+import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import jax
 import typer
-from rich.console import Console
-from rich.progress import track
 
-from benchmarks.scale.costs import CASES, Case, Compiled, compile_case, differences, on_paper, parameters
-from benchmarks.scale.models import BILLION, EIGHT
-from benchmarks.scale.transformer import Config
-
-MODELS = {"1 B": BILLION, "8 B": EIGHT}
-
-_PAGE = Path(__file__).with_name("README.md")
-_TEXT = """\
-# Memory and communication of a step
-
-Written by `python -m benchmarks.scale`: {about}. Programs are compiled
-from shapes, and nothing is allocated or run. The command fails if what a program holds, gathers or sums differs from
-the formulas below by more than 1 %; temporaries are read off the programs, with no formula to compare them with.
-
-A decoder-only transformer in float32, every parameter and every leaf of the state in as many pieces as there are
-devices (FSDP by `NamedSharding`). Each device has one sequence of {length} tokens: activations are small, and weights
-are what counts. Blocks are scanned, gathered one at a time and computed again in the backward pass. All of it is in
-float32, what is gathered too: halve the gathered bytes where weights are cast to bfloat16 before.
-
-## On paper
-
-N parameters, B of them in blocks, E in a tied embedding (0 if there is none), L leaves, D devices, G gradients a step.
-Numbers have 4 bytes. Gathered and summed bytes are those of the results, on each device.
-
-| | gradients G | held between steps, each device | gathered | summed | single numbers |
-|---|---|---|---|---|---|
-| AdamW after a global norm | 1 | 12 N / D | 4 G (N + B) | 4 G (N + E) | at most 4 L, for the norm |
-| closure | n_ref + 1 | 12 N / D | the same | the same | at most 12 L |
-| transparent | n_ref + 1 | 20 N / D | the same | the same | at most 12 L |
-| one line | 1 | 16 N / D | the same | the same | at most 8 L |
-
-So a step of PROFIT sends what its gradients send, and three numbers a leaf: the local parts of ⟨Δ, g⟩, ⟨Δ, Δ⟩ and ⟨g,
-g⟩. XLA merges those of all leaves into one all-reduce, or adds them to one that is there; those of a leaf that it
-happens to have whole on every device, it need not send. The one line knows ⟨Δ, Δ⟩ from the step before. The last
-column counts the collectives that a step runs, and in brackets those of nothing but single numbers. (A leaf that is
-sharded over two axes of a mesh has its numbers summed over one axis after the other.) With ring algorithms a device
-sends (D - 1) / D of what is gathered, and
-twice that of what is summed; once, where a compiler makes reduce-scatters of the sums, which XLA for CPU does not.
-
-Temporaries are what a call needs besides while it runs: gradients, activations and gathered weights. PROFIT's own are
-Δ and θ + Δ, which are alive while further gradients are taken: 8 bytes a parameter in D pieces (θ' alone, 4 bytes, with
-`displacement="subtract"`). A single reference step has no loop, and two passes in one computation share
-less memory; so do two AdamW steps in one program, the second line of the tables.
-"""
+from benchmarks.commands import ending_with, make_folder, parse_counts, parse_names, progress_bar
+from benchmarks.scale import costs, fit, pages
+from benchmarks.scale.figures import WAYS, measure
+from benchmarks.scale.models import MODELS
+from benchmarks.scale.plan import PLAN, planned
+from benchmarks.scale.store import Store
+from benchmarks.scale.targets import TARGETS
+from profit_optax.compare.store import plain
 
 
-def page(models: Mapping[str, Config], devices: int, length: int) -> tuple[str, list[str]]:
-    """The page, and in what the programs are not what it says."""
-    about = f"JAX {jax.__version__}, XLA for {jax.default_backend().upper()}, {devices} simulated devices"
-    lines, wrong = [_TEXT.format(about=about, length=length)], []
-    for name, config in models.items():
-        found = {}
-        for case in track(CASES, description=name, console=Console(stderr=True)):
-            found[case] = compile_case(case, config, devices, length)
-            expected = on_paper(case, config, devices)
-            wrong += [f"{name}, {case.name}: {problem}" for problem in differences(found[case].cost, expected)]
-        lines += _section(name, config, found, devices)
-    return "\n".join(lines), wrong
-
-
-def _section(name: str, config: Config, found: dict[Case, Compiled], devices: int) -> list[str]:
-    size = parameters(config)
-    sizes = ", ".join(
-        f"{key} {value}" for key, value in config._asdict().items() if isinstance(value, int) and key != "tied"
-    )
-    bytes_for_each = lambda x: f"{x / size:.2f}"  # noqa: E731
-    gigabytes = lambda x: f"{x / 1e9:.2f} GB"  # noqa: E731
-    rows = [
-        (
-            case.name,
-            f"{bytes_for_each(cost.held * devices)} / D = {gigabytes(cost.held)}",
-            gigabytes(temporaries),
-            f"{bytes_for_each(cost.gathered)} = {gigabytes(cost.gathered)}",
-            f"{bytes_for_each(cost.reduced)} = {gigabytes(cost.reduced)}",
-            f"{cost.numbers:.0f} B",
-            f"{unusual} B",
-            f"{operations:,} ({scalars})",
-        )
-        for case, (cost, temporaries, unusual, operations, scalars) in found.items()
-    ]
-    ends = "tied embedding" if config.tied else "untied embedding"
-    return [
-        f"## {name}: {size:,} parameters in {len(config.shapes())} leaves",
-        "",
-        f"{sizes}; {ends}. Bytes for each parameter of a whole step; D = {devices}.",
-        "",
-        "| step | held between steps | temporaries of a call | gathered | summed | single numbers | in that branch"
-        " | collectives |",
-        "|---|---|---|---|---|---|---|---|",
-        *(f"| {' | '.join(row)} |" for row in rows),
-        "",
-    ]
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the lines that a compiler's own code writes where it finds no such device."""
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def main(
-    devices: Annotated[int, typer.Option(min=2, help="How many devices to compile for.")] = 64,
-    length: Annotated[int, typer.Option(min=2, help="Tokens on each device.")] = 32,
-    output: Annotated[Path, typer.Option(help="The page.")] = _PAGE,
+    targets: Annotated[
+        Any, typer.Option(parser=parse_names(TARGETS), metavar="NAMES", help="Kinds of device.", show_default="all")
+    ] = None,
+    counts: Annotated[
+        Any, typer.Option(parser=parse_counts, metavar="COUNTS", help="Of devices.", show_default="all")
+    ] = None,
+    models: Annotated[
+        Any, typer.Option(parser=parse_names(MODELS), metavar="NAMES", help="What is trained.", show_default="all")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="Folder of what is compiled; a killed run goes on from it.")] = Path(
+        "out/targets"
+    ),
+    page: Annotated[
+        Path | None, typer.Option(help="The page; its picture and its JSON lie beside it.", show_default="in --output")
+    ] = None,
 ) -> None:
-    """Write down what a step of every form holds and sends under FSDP, and compare it with compiled programs."""
+    """Compile steps for many devices, GPUs and TPUs that need not be there, and write down what each would need."""
+    make_folder(output)
+    page = page or output / "README.md"
+    make_folder(page.parent)
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_num_cpu_devices", devices)
-    text, wrong = page(MODELS, devices, length)
-    output.write_text(text, encoding="utf-8")
-    typer.echo(f"Page: {output}")
-    for problem in wrong:
-        typer.echo(f"Error: {problem}", err=True)
-    if wrong:
+    jax.config.update("jax_num_cpu_devices", max(PLAN["cpu"]))
+    store = Store(output)
+    wanted = list(planned(targets or (), counts or (), models or ()))
+    missing = [program for program in wanted if store.get(program) is None]
+    typer.echo(f"{len(wanted)} programs, {len(missing)} of them to be compiled.")
+    with ending_with(ModuleNotFoundError), progress_bar() as bar:
+        task = bar.add_task("compiling", total=len(missing))
+        for program in missing:
+            bar.update(task, description=" ".join(map(str, program)))
+            with _quiet() if program.target == "v5e" else contextlib.nullcontext():
+                figures = measure(TARGETS[program.target], program.devices, MODELS[program.model], WAYS[program.way])
+            store.put(program, figures)
+            bar.advance(task)
+    everything = list(planned((), (), ()))
+    found = {program: kept for program in everything if (kept := store.get(program)) is not None}
+    fit.picture(found, page.with_name("fit.png"))
+    page.write_text(pages.page(found, len(everything), store.about), encoding="utf-8")
+    rows = [{"program": program, "figures": kept} for program, kept in found.items()]
+    record = plain({"versions": store.about, "programs": rows})
+    page.with_name("programs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    typer.echo(f"Page: {page}")
+    if wrong := costs.not_as_on_paper({program: kept for program in wanted if (kept := store.get(program))}):
+        for problem in wrong:
+            typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(1)
 
 

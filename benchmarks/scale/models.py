@@ -53,11 +53,13 @@ class Model(NamedTuple):
       name: what options call it.
       title: what it is, for readers.
       on: `on(mesh)` is the problem on a mesh of one axis.
+      config: the sizes of a transformer in pieces; None for what is whole on every device.
     """
 
     name: str
     title: str
     on: Callable[[Mesh], Problem]
+    config: Config | None = None
 
 
 def _scanned(config: Config, length: int, mesh: Mesh) -> Problem:
@@ -90,8 +92,8 @@ def _parts(case: Case) -> tuple[tuple[Any, bool], tuple[Any, bool]]:
     return (case.params, True), (case.frozen, False)
 
 
-def _model(name: str, title: str, on: Callable[..., Problem], *arguments: Any) -> Model:
-    return Model(name, title, functools.partial(on, *arguments))
+def _pieces(name: str, title: str, config: Config, length: int) -> Model:
+    return Model(name, title, functools.partial(_scanned, config, length), config)
 
 
 def _half(config: Config) -> Config:
@@ -101,20 +103,20 @@ def _half(config: Config) -> Config:
 MODELS = {
     model.name: model
     for model in (
-        _model("1b", "1 B, float32", _scanned, BILLION, 32),
-        _model("1b-2048", "1 B, float32, 2048 tokens", _scanned, BILLION, 2048),
-        _model("1b-mixed", "1 B, computing in bfloat16", _scanned, BILLION._replace(compute="bfloat16"), 32),
-        _model("1b-bf16", "1 B, all in bfloat16", _scanned, _half(BILLION), 32),
-        _model("8b", "8 B, float32", _scanned, EIGHT, 32),
-        _model("8b-mixed", "8 B, computing in bfloat16", _scanned, EIGHT._replace(compute="bfloat16"), 32),
-        _model("8b-bf16", "8 B, all in bfloat16", _scanned, _half(EIGHT), 32),
-        _model("resnet", "ResNet-18, 8 images a device", _replicated, resnet),
-        _model("lora", "LoRA of rank 8 under `mask`", _replicated, lora),
+        _pieces("1b", "1 B, float32", BILLION, 32),
+        _pieces("1b-2048", "1 B, float32, 2048 tokens", BILLION, 2048),
+        _pieces("1b-mixed", "1 B, computing in bfloat16", BILLION._replace(compute="bfloat16"), 32),
+        _pieces("1b-bf16", "1 B, all in bfloat16", _half(BILLION), 32),
+        _pieces("8b", "8 B, float32", EIGHT, 32),
+        _pieces("8b-mixed", "8 B, computing in bfloat16", EIGHT._replace(compute="bfloat16"), 32),
+        _pieces("8b-bf16", "8 B, all in bfloat16", _half(EIGHT), 32),
+        Model("resnet", "ResNet-18, 8 images a device", functools.partial(_replicated, resnet)),
+        Model("lora", "LoRA of rank 8 under `mask`", functools.partial(_replicated, lora)),
     )
 }
 # Of a few units, for tests: with scanned layers, and without loops and with a mask.
 _TINY = Config(layers=4, width=256, heads=4, kv_heads=2, hidden=512, vocabulary=512, tied=True)
 TINY = {
-    "tiny": _model("tiny", "tiny transformer", _scanned, _TINY, 32),
+    "tiny": _pieces("tiny", "tiny transformer", _TINY, 32),
     "tiny-lora": Model("tiny-lora", "tiny LoRA", functools.partial(_replicated, lora, quick=True)),
 }

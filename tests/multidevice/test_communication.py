@@ -1,6 +1,7 @@
 """What a step sends between devices, read from compiled programs: its gradients' own collectives, and a few numbers."""
 
 import functools
+import math
 from collections import Counter
 
 import jax
@@ -11,10 +12,11 @@ from jax import lax
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from benchmarks.scale import __main__ as scale
-from benchmarks.scale import costs, hlo, programs
+from benchmarks.scale import costs, figures, hlo, models, programs
+from benchmarks.scale.figures import WAYS
 from benchmarks.scale.hlo import Collective, Shape
-from benchmarks.scale.transformer import Config
+from benchmarks.scale.plan import Program
+from benchmarks.scale.targets import TARGETS
 from tests import tuning
 from tests.tuning import mesh_of
 
@@ -139,30 +141,39 @@ def test_parameters_sharded_by_hand_send_three_numbers_in_all(form, check_vma, a
     assert numbers(gradient, 0) == 0
 
 
-# The page about scale, at a size that takes seconds.
-
-TINY = Config(layers=2, width=128, heads=4, kv_heads=2, hidden=256, vocabulary=512, tied=True)
+# What is counted on paper, at a size that takes seconds.
 
 
-def test_the_page_holds_what_compiled_programs_send(monkeypatch):
-    monkeypatch.setattr(scale, "CASES", [case for case in costs.CASES if case.name in ("closure, n_ref 3", "one line")])
-    text, wrong = scale.page({"tiny": TINY}, DEVICES, length=8)
-    assert not wrong
-    assert f"## tiny: {costs.parameters(TINY):,} parameters in {len(TINY.shapes())} leaves" in text
-    assert "| closure, n_ref 3 | 12.0" in text
-    assert "| one line | 16.0" in text
+@pytest.fixture
+def tiny(monkeypatch):
+    """A transformer that is known by the name `tiny`, with an untied embedding."""
+    tied = models.TINY["tiny"].config
+    model = models._pieces("tiny", "tiny", tied._replace(layers=2, tied=False), 8)
+    monkeypatch.setitem(models.MODELS, "tiny", model)
+    return model
 
 
-def test_the_page_names_every_program_that_is_not_as_on_paper(monkeypatch):
-    case = next(case for case in costs.CASES if case.name == "one line")
-    monkeypatch.setattr(scale, "CASES", [case._replace(gradients=2, copies=5, numbers=1)])
-    _, wrong = scale.page({"tiny": TINY._replace(tied=False)}, DEVICES, length=8)
-    assert [problem.split(" ")[3] for problem in wrong] == ["held", "gathered", "reduced", "numbers"]
-    assert all(problem.startswith("tiny, one line: ") for problem in wrong)
+@pytest.mark.parametrize("way", ["profit-3", "subtract-1", "transparent-1", "previous", "previous-compact"])
+def test_programs_hold_and_send_what_is_counted_on_paper(way, tiny):
+    found = figures.measure(TARGETS["cpu"], DEVICES, tiny, WAYS[way])
+    assert costs.not_as_on_paper({Program("cpu", DEVICES, "tiny", way): found}) == []
 
 
-def test_the_models_of_the_page_have_the_sizes_that_it_says():
-    assert [round(costs.parameters(config) / 1e9, 1) for config in scale.MODELS.values()] == [1.0, 8.1]
+def test_every_program_that_is_not_as_on_paper_is_named(tiny, monkeypatch):
+    found = figures.measure(TARGETS["cpu"], DEVICES, tiny, WAYS["profit-1"])
+    monkeypatch.setitem(WAYS, "profit-1", WAYS["profit-1"]._replace(gradients=1, copies=2, numbers=1))
+    wrong = costs.not_as_on_paper({Program("cpu", DEVICES, "tiny", "profit-1"): found})
+    assert [problem.split(" ")[2] for problem in wrong] == ["held", "gathered", "summed", "numbers"]
+    assert all(problem.startswith("tiny, profit-1: ") for problem in wrong)
+    # What compilers for other devices send is theirs.
+    assert costs.not_as_on_paper({Program("h100", DEVICES, "tiny", "profit-1"): found}) == []
+
+
+def test_the_models_have_the_sizes_that_are_said():
+    def parameters(name):
+        return sum(math.prod(shape) for shape in models.MODELS[name].config.shapes().values())
+
+    assert [round(parameters(name) / 1e9, 1) for name in ("1b", "8b")] == [1.0, 8.1]
 
 
 # The reader of HLO.
