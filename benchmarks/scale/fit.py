@@ -83,6 +83,8 @@ def _panel(axis: Any, found: Mapping[Any, Any], target: str, model: str, memory:
     axis.set_xticks([1, 4, 16, 64, 256], ["1", "4", "16", "64", "256"])
     axis.axhline(1, color="black", linewidth=0.8)
     axis.axhspan(1, 100, color="black", alpha=0.06)
-    axis.set_ylim(0.02, 20)
-    axis.set_yticks([0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10], ["5 %", "10 %", "25 %", "50 %", "100 %", "×2", "×5", "×10"])
+    axis.set_ylim(0.005, 20)
+    axis.set_yticks(
+        [0.01, 0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10], ["1 %", "5 %", "10 %", "25 %", "50 %", "100 %", "×2", "×5", "×10"]
+    )
     axis.grid(visible=True, which="major", linewidth=0.3)
