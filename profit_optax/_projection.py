@@ -187,7 +187,7 @@ def _largest(tree: chex.ArrayTree, dtype: jnp.dtype, axis_name: Any) -> jax.Arra
     """The largest absolute value of a real or imaginary part in any leaf, on all devices that share one."""
     parts = [(x.real, x.imag) if jnp.iscomplexobj(x) else (x,) for x in jax.tree.leaves(tree)]
     values = [functools.reduce(jnp.maximum, (jnp.max(jnp.abs(p), initial=0) for p in each)) for each in parts]
-    return _axes.max_leaves(values, _axes.leaf_axes(axis_name, tree), jnp.zeros((), dtype))
+    return _axes.max_leaves([x.astype(dtype) for x in values], _axes.leaf_axes(axis_name, tree), jnp.zeros((), dtype))
 
 
 def _to_unity(largest: jax.Array) -> jax.Array:

@@ -320,6 +320,13 @@ def test_sums_of_training_steps_are_accumulated_in_float32_outside_of_programs_t
     np.testing.assert_array_equal(result, 0)
 
 
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float32])
+def test_no_dtype_is_promoted_in_silence(dtype):
+    g, delta = {"x": jnp.array([-3, 1], dtype)}, {"x": jnp.array([2, 0], dtype)}
+    with jax.numpy_dtype_promotion("strict"):
+        np.testing.assert_array_equal(orthogonalize(g, delta)[0]["x"], jnp.array([0, 1], dtype))
+
+
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("where", ["gradient", "displacement"])
 def test_a_nonfinite_entry_makes_every_leaf_and_the_cosine_nan(bad, where):

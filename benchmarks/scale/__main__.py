@@ -76,7 +76,7 @@ def main(
     record = plain({"versions": store.about, "programs": rows})
     page.with_name("programs.json").write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
     typer.echo(f"Page: {page}")
-    if wrong := costs.not_as_on_paper({program: kept for program in wanted if (kept := store.get(program))}):
+    if wrong := costs.not_as_on_paper({program: found[program] for program in wanted}):
         for problem in wrong:
             typer.echo(f"Error: {problem}", err=True)
         raise typer.Exit(1)

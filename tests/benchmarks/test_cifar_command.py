@@ -90,6 +90,17 @@ def test_a_quick_run_says_that_it_measures_nothing(toy, tmp_path):
     assert (content["quick"], content["seeds"], content["setup"]["rates"]) == (True, [0, 1], [1e-3])
 
 
+def test_lengths_and_sizes_are_those_that_are_asked_for(toy, tmp_path):
+    asked = "--seeds", 2, "--methods", "adamw", "--rates", "2e-3", "--steps", 3, "--batch", 6, "--base-epochs", 2
+    result = invoke("cifar", *toy, *asked)
+    assert result.exit_code == 0, result.output
+    assert "after 2 epochs" in result.output
+    content = json.loads((tmp_path / "out" / "cifar.json").read_text())
+    assert content["outcomes"][0]["run"]["steps"][-1] == 3
+    assert content["outcomes"][0]["run"]["setting"]["rate"] == 2e-3
+    assert (content["setup"]["batch"], content["setup"]["base"]["epochs"]) == (6, 2)
+
+
 def test_wrong_arguments_end_the_command_with_a_reason(toy, tmp_path):
     assert "'vgg' is none of small" in invoke("cifar", "--data", tmp_path, "--task", "vgg", "--output", tmp_path).output
     result = invoke("cifar", "--data", tmp_path, "--output", tmp_path / "out")

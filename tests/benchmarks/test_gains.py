@@ -220,6 +220,7 @@ def test_the_shift_moves_the_new_square_and_not_the_old_model_which_is_not_train
     here = TOY.task(TOY.centre, (0,), tmp_path, True)
     monkeypatch.setattr(toy, "_old_model", lambda *args: pytest.fail("trained again"))
     there = TOY.task(TOY.centre._replace(shift=0.3), (0,), tmp_path, True)
+    assert there.name == f"{here.name}, new square 1.1 to 1.8"
     for moved, before in ((there.data, here.data), (there.held_out, here.held_out)):
         np.testing.assert_allclose(moved.new.points, before.new.points + 0.3, atol=1e-5)
         np.testing.assert_array_equal(moved.old.points, before.old.points)
