@@ -290,8 +290,9 @@ def test_warm_up_steps_are_the_main_optimizer_alone():
     np.testing.assert_array_equal(run.metrics.displacement_norm > 0, [False] * 3 + [True] * 2)
 
 
-def test_warm_up_hands_the_gradient_on_and_leaves_the_reference_state():
-    tx = profit(optax.identity(), optax.sgd(0.1, momentum=0.9), warmup_steps=1)
+@pytest.mark.parametrize("displacement", ["accumulate", "subtract"])
+def test_warm_up_hands_the_gradient_on_and_leaves_the_reference_state(displacement):
+    tx = profit(optax.identity(), optax.sgd(0.1, momentum=0.9), warmup_steps=1, displacement=displacement)
     g1, g2 = jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0])
     updates, state = take_step(tx, jnp.ones(2), g1, g2[None])
     np.testing.assert_array_equal(updates, g1)
@@ -454,3 +455,13 @@ def test_one_reference_step_takes_no_more_memory_than_two():
         return compiled.memory_analysis().temp_size_in_bytes / sum(w.nbytes for w in params)
 
     assert temporaries(1) <= temporaries(2) + 0.1
+
+
+def test_a_reference_optimizer_that_needs_more_is_named_where_no_displacement_is_kept():
+    def update_fn(updates, state, params=None, *, value):
+        return updates, state
+
+    needy = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update_fn)
+    tx = profit(optax.sgd(0.1), optax.chain(needy, optax.sgd(0.1)), displacement="subtract")
+    with pytest.raises(TypeError, match=r"reference_optimizer must need nothing but gradients .* requires 'value'"):
+        take_step(tx, jnp.ones(2), jnp.ones(2), jnp.ones((1, 2)))

@@ -257,3 +257,47 @@ def test_mistakes_are_told_when_update_is_traced():
     integers = {"n": jnp.ones(2, jnp.int32)}
     with pytest.raises(TypeError, match=r"int32 at \['n'\].*mask"):
         tx.update(integers, tx.init(integers))
+
+
+def test_projecting_begins_with_the_first_step_after_the_warm_up():
+    g = jax.tree.map(jnp.ones_like, PARAMS)
+    _, state = run(orthogonalize_to_previous(warmup_steps=1), [g, g])
+    assert state.metrics.conflict
+
+
+def test_of_the_same_gradient_again_nothing_is_left_and_an_orthogonal_one_is_no_conflict():
+    g = {"w": jnp.array([1.0, 2.0])}
+    tx = orthogonalize_to_previous()
+    updates, state = run(tx, [g, g], g)
+    assert state.metrics.conflict
+    np.testing.assert_array_equal(updates[-1]["w"], 0)
+    _, state = run(tx, [g, {"w": jnp.array([-2.0, 1.0])}], g)
+    assert state.metrics.inner_product == 0
+    assert not state.metrics.conflict
+
+
+def test_none_may_stand_for_a_part_of_the_tree():
+    params = {"trained": jnp.ones(2), "part": {"a": jnp.ones(2), "b": jnp.ones(3)}}
+    updates, _ = run(orthogonalize_to_previous(), [{"trained": jnp.ones(2), "part": None}] * 2, params)
+    assert updates[-1]["part"] is None
+
+
+def test_masked_leaves_may_be_integers():
+    params = {"trained": jnp.ones(2), "count": jnp.arange(2)}
+    grads = {"trained": jnp.ones(2), "count": jnp.zeros(2)}
+    updates, _ = run(orthogonalize_to_previous(mask={"trained": True, "count": False}), [grads], params)
+    np.testing.assert_array_equal(updates[0]["trained"], 1)
+
+
+def test_an_average_in_16_bits_is_rounded_once_and_begins_anew_where_it_overflowed():
+    tx = orthogonalize_to_previous(decay=0.3, dtype="bfloat16")
+    grads = [{"w": jnp.asarray(g)} for g in np.random.default_rng(0).normal(size=(2, 100)).astype(np.float32)]
+    # Outside of programs, in which compilers may leave a rounding out.
+    _, state = run(tx, grads, grads[0], jit=False)
+    first = (0.7 * grads[0]["w"]).astype(jnp.bfloat16).astype(jnp.float32)
+    exact = (0.3 * first + 0.7 * grads[1]["w"]).astype(jnp.bfloat16)
+    np.testing.assert_array_equal(state.previous["w"], exact)
+
+    tx = orthogonalize_to_previous(decay=0.5, dtype="float16")
+    _, state = run(tx, [{"w": jnp.full(2, 1e6)}, {"w": jnp.ones(2)}], {"w": jnp.ones(2)})
+    np.testing.assert_array_equal(state.previous["w"], 0.5)

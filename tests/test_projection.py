@@ -416,3 +416,22 @@ def test_sums_take_every_one_of_many_leaves():
     gradient = {f"{i}": jnp.full(1, i + 1.0) for i in range(150)}
     _, metrics = orthogonalize(gradient, jax.tree.map(jnp.negative, gradient))
     assert metrics.inner_product == -sum((i + 1) ** 2 for i in range(150))
+
+
+def test_entries_far_below_the_largest_are_unchanged_bit_for_bit():
+    g = jnp.array([2.0**100, 2.0**-60, -0.0])
+    result, metrics = project(g, jnp.array([1.0, 0.0, -1.0]))
+    assert not metrics.conflict
+    np.testing.assert_array_equal(result.view(jnp.int32), g.view(jnp.int32))
+
+
+def test_steps_leave_minus_0_where_nothing_is_projected():
+    g = jnp.array([1.0, -0.0])
+    result, _ = _projection.project(g, jnp.array([1.0, -1.0]), axis_name=None, scale=1.0)
+    np.testing.assert_array_equal(jnp.signbit(result), jnp.signbit(g))
+
+
+def test_a_displacement_too_large_for_the_sums_of_a_step_is_not_finite():
+    result, metrics = _projection.project(jnp.array([1e-10]), jnp.array([-1e25]), axis_name=None, scale=1.0)
+    assert jnp.isnan(result).all()
+    assert jnp.isnan(metrics.cosine)

@@ -61,6 +61,8 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str, int]]:
             for child in value if isinstance(value, list) else [value]:
                 if not isinstance(child, ast.AST) or _is_docstring(child) or isinstance(child, ast.JoinedStr):
                     continue
+                if _is_strict(child):
+                    continue
                 of, at = function, child.lineno if isinstance(child, ast.stmt) else line
                 if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
                     of = f"{function}.{child.name}" if function else child.name
@@ -72,6 +74,11 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str, int]]:
 
 def _is_docstring(node: ast.AST) -> bool:
     return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+
+
+def _is_strict(node: ast.AST) -> bool:
+    """Whether it is what `zip` is told of lengths that are equal anyway."""
+    return isinstance(node, ast.keyword) and node.arg == "strict"
 
 
 def _changes(node: Any) -> Iterator[ast.AST]:
@@ -126,7 +133,7 @@ def _changes_of_call(node: ast.Call) -> Iterator[ast.AST]:
         yield node.args[0]
     for i, keyword in enumerate(node.keywords):
         # A field of a state that is left out is no program.
-        if keyword.arg and not name.rpartition(".")[2][:1].isupper():
+        if keyword.arg and not _is_strict(keyword) and not name.rpartition(".")[2][:1].isupper():
             yield ast.Call(node.func, node.args, node.keywords[:i] + node.keywords[i + 1 :])
 
 
