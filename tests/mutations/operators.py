@@ -59,9 +59,9 @@ def _places(tree: ast.Module) -> Iterator[tuple[ast.AST, str, int]]:
             if field in ("annotation", "returns", "decorator_list", "type_params", "exc", "bases"):
                 continue
             for child in value if isinstance(value, list) else [value]:
-                if not isinstance(child, ast.AST) or _is_docstring(child) or isinstance(child, ast.JoinedStr):
+                if not isinstance(child, ast.AST) or isinstance(child, ast.JoinedStr):
                     continue
-                if _is_strict(child):
+                if _is_docstring(child) or _is_strict(child):
                     continue
                 of, at = function, child.lineno if isinstance(child, ast.stmt) else line
                 if isinstance(child, (ast.FunctionDef, ast.ClassDef)):
