@@ -366,6 +366,17 @@ def check_inexact(*names_and_trees: Any) -> None:
                 )
 
 
+def check_complex_together(gradient: Any, displacement: Any) -> None:
+    """An error where a leaf of the gradient is real beside a complex one of the displacement, of the same structure."""
+    for (path, g), d in zip(jax.tree.leaves_with_path(gradient), jax.tree.leaves(displacement), strict=True):
+        if jnp.iscomplexobj(d) and not jnp.iscomplexobj(g):
+            raise TypeError(
+                f"gradient must have complex leaves where displacement has, got {jnp.result_type(g)} beside "
+                f"{jnp.result_type(d)} at {_name(path)}. What a projection leaves of it has an imaginary part, for "
+                f"which there is no room: pass it as {jnp.result_type(g, jnp.complex64)}."
+            )
+
+
 def check_mask(mask: Any, tree: Any) -> None:
     """An error unless `mask` is a prefix pytree of bools for `tree`, with None where that has None."""
     structure: Any = jax.tree.structure(mask)

@@ -79,7 +79,8 @@ def orthogonalize(
       entry of the gradient is NaN, and so is the cosine: an overflow is never dropped in silence.
 
     Raises:
-      TypeError: if `axis_name` has a leaf that is no name.
+      TypeError: if a leaf is neither float nor complex, or real in `gradient` where it is complex in `displacement`; if
+        `axis_name` has a leaf that is no name.
       ValueError: if the two trees differ in structure or shapes.
 
     Examples:
@@ -95,6 +96,7 @@ def orthogonalize(
     remedy = "Both are pytrees like the parameters."
     _checks.check_same_tree("displacement", displacement, "gradient", gradient, remedy=remedy)
     _checks.check_inexact("gradient", gradient, "displacement", displacement)
+    _checks.check_complex_together(gradient, displacement)
     _checks.check_axis_name(axis_name)
     gradient, displacement = jax.tree.map(jnp.asarray, (gradient, displacement))
     dtype = accumulation_dtype(gradient, displacement)

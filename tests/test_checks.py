@@ -250,6 +250,15 @@ def test_orthogonalize_of_integers(name):
         orthogonalize(**trees)
 
 
+def test_orthogonalize_of_a_real_gradient_beside_a_complex_displacement():
+    g, delta = {"z": jnp.array([-3.0, 1.0])}, {"z": jnp.array([2 + 1j, 0])}
+    with raises(TypeError, "gradient must have complex leaves where displacement has", "float32 beside complex64 at"):
+        orthogonalize(g, delta)
+    result, metrics = orthogonalize({"z": g["z"].astype(jnp.complex64)}, delta)
+    np.testing.assert_allclose(jnp.vdot(delta["z"], result["z"]).real, 0, atol=1e-6)
+    assert metrics.inner_product == -6
+
+
 @pytest.mark.parametrize("value", [optax.sgd, 0.1])
 def test_reject_nonfinite_of_no_optimizer(value):
     with raises(TypeError, "inner must be an optax.GradientTransformation", "got"):

@@ -196,6 +196,16 @@ def test_a_masked_leaf_costs_neither_memory_nor_a_backward_pass():
     assert everything.memory_analysis().temp_size_in_bytes > size
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_the_update_of_a_masked_leaf_has_the_dtype_of_its_gradient(form):
+    params = {"w": jnp.ones(2), "frozen": jnp.ones(2, jnp.bfloat16)}
+    grads = {"w": jnp.ones(2), "frozen": jnp.ones(2, jnp.float32)}
+    tx = FORMS[form](optax.sgd(0.1), optax.sgd(0.01), mask={"w": True, "frozen": False})
+    closure = {"value_and_grad_fn": lambda p, b: (0.0, grads), "batches": jnp.zeros(3 if form == "warm-up" else 1)}
+    updates, _ = tx.update(grads, tx.init(params), params, **({} if form == "transparent" else closure))
+    assert updates["frozen"].dtype == jnp.float32
+
+
 def test_int_and_bool_leaves_are_left_out_or_told_of():
     params = {"w": jnp.ones(2), "n": jnp.arange(2), "on": jnp.array([True])}
     grads = {"w": jnp.ones(2), "n": np.zeros(2, jax.dtypes.float0), "on": np.zeros(1, jax.dtypes.float0)}
@@ -238,6 +248,28 @@ def test_leaves_without_a_gradient_stay_as_they_are(form):
     theta = eval_params(state, held)
     np.testing.assert_array_equal(theta["rate"], 0.5)
     np.testing.assert_array_equal(theta["steps"], params["steps"])
+
+
+@pytest.mark.parametrize("form", ["closure", "transparent"])
+def test_a_step_without_any_gradient_is_one_of_zeros(form):
+    params = {"w": jnp.array([1.0, 2.0])}
+    tx = FORMS[form](optax.sgd(0.1, momentum=0.5), optax.sgd(0.01))
+    closure = {"value_and_grad_fn": lambda p, b: (0.0, {"w": None}), "batches": jnp.zeros(1)}
+    updates, state = tx.update({"w": None}, tx.init(params), params, **({} if form == "transparent" else closure))
+    assert updates["w"] is None
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(params))
+
+
+@pytest.mark.parametrize("form", ["closure", "transparent"])
+def test_a_model_may_hold_functions_beside_a_leaf_without_a_gradient(form):
+    # As in Equinox, where `init` is given the arrays alone.
+    arrays = {"w": jnp.array([1.0, 2.0]), "v": jnp.ones(2), "activation": None}
+    model, grads = arrays | {"activation": jnp.tanh}, arrays | {"v": None}
+    tx = FORMS[form](optax.sgd(0.1, momentum=0.5), optax.sgd(0.01))
+    closure = {"value_and_grad_fn": lambda p, b: (0.0, grads), "batches": jnp.zeros(1)}
+    updates, state = tx.update(grads, tx.init(arrays), model, **({} if form == "transparent" else closure))
+    assert jax.tree.structure(updates) == jax.tree.structure(grads)
+    assert jax.tree.structure(state) == jax.tree.structure(tx.init(arrays))
 
 
 @pytest.mark.parametrize("make", [profit, profit_transparent])

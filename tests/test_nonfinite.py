@@ -252,3 +252,11 @@ def test_reject_nonfinite_decides_for_all_shards_of_a_named_axis():
     assert np.all(updates == 0)
     assert same(after.inner_state, state.inner_state)
     assert after.total_notfinite.tolist() == [1, 1, 1, 1]
+
+
+def test_the_guard_promotes_no_dtype_in_silence():
+    tx = reject_nonfinite(optax.sgd(0.1), 3)
+    with jax.numpy_dtype_promotion("strict"):
+        updates, state = tx.update(ones(), tx.init(ones()))
+    assert same(updates, optax.sgd(0.1).update(ones(), state.inner_state)[0])
+    assert state.last_finite

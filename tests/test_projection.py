@@ -289,6 +289,12 @@ def test_complex_leaves_enter_by_the_real_part():
     np.testing.assert_allclose(metrics.cosine, algorithm1.project(float64(g), float64(delta)).cosine, rtol=8 * EPS)
 
 
+def test_a_real_displacement_has_an_inner_product_with_the_real_part_alone():
+    result, metrics = project(np.array([-3 + 1j, 1j], np.complex64), np.array([2.0, 0.0], np.float32))
+    np.testing.assert_allclose(result, [1j, 1j], atol=4 * EPS)
+    assert metrics.inner_product == -6
+
+
 def test_leaves_of_mixed_dtypes_are_projected_together_and_keep_theirs():
     g, delta = conflicting(1.0, 1e-8, jnp.float32)
     g = {"w": g["w"].astype(jnp.bfloat16), "b": g["b"]}
@@ -325,6 +331,15 @@ def test_no_dtype_is_promoted_in_silence(dtype):
     g, delta = {"x": jnp.array([-3, 1], dtype)}, {"x": jnp.array([2, 0], dtype)}
     with jax.numpy_dtype_promotion("strict"):
         np.testing.assert_array_equal(orthogonalize(g, delta)[0]["x"], jnp.array([0, 1], dtype))
+        result, _ = _projection.project(g, delta, axis_name=None, scale=1.0)
+        np.testing.assert_array_equal(result["x"], jnp.array([0, 1], dtype))
+
+
+def test_without_a_conflict_entries_that_any_scale_would_lose_keep_every_bit():
+    g = np.array([2.0**100, 2.0**-100, -0.0], np.float32)
+    result, metrics = project(g, np.array([1.0, 0.0, 0.0], np.float32))
+    assert not metrics.conflict
+    np.testing.assert_array_equal(np.asarray(result).view(np.uint32), g.view(np.uint32))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

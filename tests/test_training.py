@@ -6,6 +6,7 @@ import inspect
 import itertools
 import subprocess
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -125,6 +126,21 @@ def test_params_and_state_are_donated_unless_told_otherwise(name, donate):
     assert any(leaf.is_deleted() for leaf in jax.tree.leaves(state)) == donate
 
 
+def test_params_are_donated_where_nothing_is_said():
+    tx, params = MAIN, regression.params()
+    make_train_step(regression.loss_fn, tx)(params, tx.init(params), next(group_batches(_loader(1), 1)))
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(params))
+
+
+def test_leaves_of_a_batch_may_have_any_shapes_behind_the_group():
+    tx, params = OPTIMIZERS["closure"], regression.params()
+    group = next(group_batches(_loader(N_REF + 1), N_REF + 1))
+    step = make_train_step(lambda params, batch: batch["weight"] * regression.loss_fn(params, batch), tx, donate=False)
+    weighted, _, _ = step(params, tx.init(params), group | {"weight": jnp.ones(N_REF + 1)})
+    plain, _, _ = make_train_step(regression.loss_fn, tx)(params, tx.init(params), group)
+    assert relative_error(weighted, float64(plain), float64(regression.params())) <= 1000 * EPS
+
+
 @pytest.mark.parametrize("length", [1, 4])
 def test_one_gradient_a_step_takes_groups_of_any_length(length):
     _, state, _ = run(OPTIMIZERS["one-line"], regression.data(1, length))
@@ -188,8 +204,12 @@ def test_a_group_of_another_length_is_an_error_that_says_which_was_expected(name
 @pytest.mark.parametrize("name", ["closure", "plain"])
 def test_batches_that_are_no_group_are_an_error_that_names_the_remedy(name, batches):
     tx, params = OPTIMIZERS[name], regression.params()
-    with pytest.raises(ValueError, match=r"batches must be a pytree whose every leaf .* group_batches\(loader"):
+    with pytest.raises(
+        ValueError, match=r"batches must be a pytree whose every leaf .* group_batches\(loader"
+    ) as raised:
         make_train_step(regression.loss_fn, tx)(params, tx.init(params), batches)
+    shapes = {f"['{name}']": x.shape for name, x in dict(batches).items()}
+    assert f"got leaves of shapes {shapes}. " in str(raised.value)
 
 
 def test_what_is_no_loss_and_what_is_no_optimizer_is_an_error():
@@ -197,6 +217,9 @@ def test_what_is_no_loss_and_what_is_no_optimizer_is_an_error():
         make_train_step(jnp.zeros(()), MAIN)
     with pytest.raises(TypeError, match=r"tx must be an Optax optimizer .* got function\. Call the factory"):
         make_train_step(regression.loss_fn, optax.adamw)
+    for half in ("init", "update"):
+        with pytest.raises(TypeError, match=r"tx must be an Optax optimizer .* got SimpleNamespace"):
+            make_train_step(regression.loss_fn, types.SimpleNamespace(**{half: print}))
 
 
 def test_the_train_step_imports_no_form():
@@ -225,6 +248,10 @@ def test_groups_stack_the_batches_in_their_order():
 @pytest.mark.parametrize("batches", range(5))
 def test_the_last_incomplete_group_is_dropped(batches):
     assert len(list(group_batches(_loader(batches), 2))) == batches // 2
+
+
+def test_a_group_may_be_of_one_batch():
+    assert [group["x"].shape[0] for group in group_batches(_loader(3), 1)] == [1, 1, 1]
 
 
 def test_grouping_reads_no_further_than_the_groups_that_were_asked_for():

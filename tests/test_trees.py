@@ -9,7 +9,7 @@ import pytest
 from profit_optax import profit
 from tests import algorithm1, regression
 from tests.algorithm1 import float64
-from tests.steps import assert_close, one_step, take_step
+from tests.steps import assert_close, given, one_step, take_step
 
 OPTIONS = [{}, {"warmup_steps": 1}, {"displacement": "subtract"}, {"displacement_dtype": "bfloat16"}]
 
@@ -91,6 +91,18 @@ def test_numpy_leaves_and_python_numbers_train_like_arrays():
     assert_close(results[0], results[2], tolerance=0)
 
 
+def test_a_weakly_typed_leaf_traces_the_model_once():
+    params, traces = {"w": jnp.ones(3), "c": jnp.asarray(0.5)}, []
+    assert params["c"].weak_type
+
+    def closure(params, batch):
+        traces.append(batch)
+        return 0.0, jax.tree.map(lambda p: p * batch, params)
+
+    take_step(profit(optax.sgd(0.1), optax.sgd(0.02), 3), params, params, jnp.ones(3), value_and_grad_fn=closure)
+    assert len(traces) == 1
+
+
 def test_python_numbers_train_without_jit():
     tx = profit(optax.sgd(1.0), optax.sgd(0.5))
     closure = lambda params, batch: (0.0, {"c": params["c"] * batch})  # noqa: E731
@@ -101,6 +113,23 @@ def test_python_numbers_train_without_jit():
     # θ' = 1/2 and there g = −1: no conflict with Δ = −1/2.
     assert updates["c"] == 1
     assert state.metrics.inner_product == 0.5
+
+
+def test_an_optimizer_may_begin_with_a_number_of_pythons():
+    def update_fn(updates, count, params=None):
+        return updates, jnp.asarray(count) + 1
+
+    tx = profit(optax.GradientTransformation(lambda params: 0, update_fn), optax.sgd(0.5))
+    params = jnp.ones(2)
+    _, state = tx.update(params, tx.init(params), params, value_and_grad_fn=given, batches=params[None])
+    assert state.optimizer_state == 1
+
+
+def test_a_displacement_near_the_largest_number_of_16_bits_is_one():
+    params, grads = jnp.zeros(1, jnp.float16), jnp.full(1, -4e4, jnp.float16)
+    updates, state = take_step(profit(optax.sgd(1.0), optax.sgd(1.0)), params, grads, grads[None])
+    assert float(state.metrics.displacement_norm) == float(-grads[0])
+    np.testing.assert_array_equal(updates, 0.0)
 
 
 def test_a_single_array_is_a_tree():

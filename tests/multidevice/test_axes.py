@@ -8,7 +8,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from profit_optax import _projection, orthogonalize, orthogonalize_to_previous, profit, profit_transparent
+from profit_optax import _axes, _projection, orthogonalize, orthogonalize_to_previous, profit, profit_transparent
 from tests.multidevice.meshes import set_mesh
 
 GRADIENTS = jnp.array([[-3.0, 1.0], [5.0, 1.0]])
@@ -71,6 +71,46 @@ def test_one_of_gradient_and_displacement_that_varies_is_enough():
     mesh = jax.make_mesh((2,), ("seed",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
     omega = jax.shard_map(project, mesh=mesh, in_specs=(P("seed"), P()), out_specs=P())(GRADIENTS, DISPLACEMENTS[:1])
     assert float(omega) == -6 + 10
+
+
+def test_all_processes_name_axes_in_one_order(monkeypatch):
+    # Sets of strings have another order in every process, and all processes have to compile one program.
+    axes, seen = frozenset([1, *"hgfedcba"]), []
+    monkeypatch.setattr(_axes, "_varying_axes", lambda x: axes)
+    monkeypatch.setattr(_axes, "_varying", lambda x, names: seen.append(names))
+    monkeypatch.setattr(_axes, "is_tracked", lambda axis, remedy: True)
+    _axes.like_sums(jnp.zeros(()), (), jnp.ones(2))
+    assert _axes.leaf_axes(None, jnp.ones(2)) == seen == [(1, *"abcdefgh")]
+    assert _axes.leaf_axes(tuple("hgfedcba"), jnp.ones(2)) == [tuple("abcdefgh")]
+
+
+def test_a_tuple_of_tuples_names_the_axes_of_a_tuple_of_leaves():
+    def axes(x):
+        assert _axes.leaf_axes((("a",), ("b",)), (x, x)) == [("a",), ("b",)]
+        return x
+
+    jax.vmap(jax.vmap(axes, axis_name="b"), axis_name="a")(jnp.ones((2, 3)))
+
+
+def test_the_state_of_sharded_parameters_keeps_its_types_along_a_scan():
+    tx = profit(optax.sgd(0.5), optax.sgd(0.25))
+    value_and_grad_fn = jax.value_and_grad(lambda p, b: jnp.sum(jnp.sin(p * b)))
+
+    def train(params, batches):
+        def step(carry, batch):
+            params, state = carry
+            _, grads = value_and_grad_fn(params, batch)
+            updates, state = tx.update(
+                grads, state, params, value_and_grad_fn=value_and_grad_fn, batches=1 + batch[None]
+            )
+            return (optax.apply_updates(params, updates), state), state.metrics.gradient_norm
+
+        return jax.lax.scan(step, (params, tx.init(params)), batches)[1]
+
+    params, batches = jnp.array([0.3, 0.2, -1.0, 2.0]), jnp.array([1.0, 2.0, 0.5])
+    mesh = jax.make_mesh((2,), ("model",), axis_types=(AxisType.Auto,), devices=jax.devices()[:2])
+    norms = jax.shard_map(train, mesh=mesh, in_specs=(P("model"), P()), out_specs=P())(params, batches)
+    np.testing.assert_allclose(norms, train(params, batches), rtol=1e-5)
 
 
 FORMS = {

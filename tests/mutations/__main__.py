@@ -41,6 +41,7 @@ FAST = {
         "test_eager", "test_bad_input", "test_faults",
     ),
     "multidevice": ("multidevice/test_axes", "multidevice/test_nonfinite", "multidevice/test_distributed"),
+    "x64": ("x64/test_forms",),
 }  # fmt: skip
 SLOW = {
     "": (
@@ -51,7 +52,7 @@ SLOW = {
         "multidevice/test_closure", "multidevice/test_forms", "multidevice/test_sharded_parameters",
         "multidevice/test_faults",
     ),
-    "x64": ("x64/test_closure", "x64/test_forms"),
+    "x64": ("x64/test_closure",),
 }  # fmt: skip
 # A mutant that needs so many times longer than the same tests without it has hung.
 SLOWER, AT_LEAST_S = 10, 60
