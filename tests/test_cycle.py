@@ -35,8 +35,9 @@ def test_metrics_have_finite_derivatives_where_nothing_is_displaced(name):
     g, d = jnp.array([1.0, 2.0]), jnp.array([-1.0, 0.5])
     derivative = jax.grad(lambda scale: getattr(orthogonalize(g, scale * d)[1], name))(0.0)
     assert np.isfinite(derivative)
-    of_gradient = jax.grad(lambda scale: orthogonalize(scale * g, d)[1].gradient_norm)(0.0)
-    assert np.isfinite(of_gradient)
+    for of_gradient in ("gradient_norm", name):
+        derivative = jax.grad(lambda scale, of=of_gradient: getattr(orthogonalize(scale * g, d)[1], of))(0.0)
+        assert np.isfinite(derivative)
 
 
 def from_params(rate):

@@ -261,6 +261,18 @@ def test_a_step_without_any_gradient_is_one_of_zeros(form):
 
 
 @pytest.mark.parametrize("form", ["closure", "transparent"])
+def test_a_state_that_was_made_for_the_leaves_with_a_gradient_is_for_these_alone(form):
+    params = {"w": jnp.array([1.0, 2.0]), "v": jnp.ones(2)}
+    grads = params | {"v": None}
+    tx = FORMS[form](optax.sgd(0.1, momentum=0.5), optax.sgd(0.01))
+    closure = {"value_and_grad_fn": lambda p, b: (0.0, grads), "batches": jnp.zeros(1)}
+    first = tx.init(grads)
+    updates, state = tx.update(grads, first, params, **({} if form == "transparent" else closure))
+    assert jax.tree.structure(updates) == jax.tree.structure(grads)
+    assert jax.tree.structure(state) == jax.tree.structure(first)
+
+
+@pytest.mark.parametrize("form", ["closure", "transparent"])
 def test_a_model_may_hold_functions_beside_a_leaf_without_a_gradient(form):
     # As in Equinox, where `init` is given the arrays alone.
     arrays = {"w": jnp.array([1.0, 2.0]), "v": jnp.ones(2), "activation": None}

@@ -122,6 +122,14 @@ def test_masked_leaves_have_no_memory_no_part_in_sums_and_updates_of_0():
         assert_close(state.metrics, alone_state.metrics)
 
 
+def test_gradients_may_be_numbers_of_pythons():
+    tx = orthogonalize_to_previous()
+    state = tx.init({"c": 1.0})
+    for grad, expected in ((2.0, 2.0), (3.0, 0.0)):
+        updates, state = tx.update({"c": grad}, state)
+        assert updates["c"] == expected
+
+
 def test_a_function_makes_the_mask_where_no_parameters_are_given():
     tx, (g, h) = orthogonalize_to_previous(mask=lambda tree: {"w": True, "b": False}), gradients(2)
     _, state = tx.update(g, tx.init(PARAMS))

@@ -206,6 +206,7 @@ def test_a_leaf_without_a_gradient_has_no_update_also_where_no_state_tells_of_it
         updates, state = tx.update({"w": jnp.array(gradient), "v": None}, state, {"w": w, "v": v})
         assert updates["v"] is None
         w = w + updates["w"]
+        np.testing.assert_array_equal(eval_params(state, {"w": w, "v": v})["v"], v)
     np.testing.assert_allclose(w, [1.0, 1.5], rtol=1e-6)
 
 
