@@ -151,6 +151,11 @@ def test_squares_that_may_have_been_flushed_count_as_no_conflict(exponent):
     assert float(metrics.cosine) == (-1 if exponent == -49 else 0)
 
 
+def test_the_bound_below_which_squares_count_as_0_is_that_of_one_number_for_one_number():
+    g = jnp.array([1.5 * 2.0**-52])  # Its square lies between 2⁻¹⁰³ and 2⁻¹⁰².
+    assert _projection.project(g, -g / g, axis_name=None, scale=1.0)[1].conflict
+
+
 def vectors(allow_zero=True):
     """Two leaves of float32 entries ±k/64, k ≤ 64, of which one at least is not zero."""
     entry = st.integers(-64, 64).map(lambda k: k / 64) | st.just(-0.0)
