@@ -397,7 +397,6 @@ def test_a_form_inside_a_form(outer, inner):
     ("reference", "needs"),
     [
         (optax.polyak_sgd, "value"),
-        (optax.contrib.momo, "value"),
         (optax.lbfgs, "'value', 'grad', and 'value_fn'"),
         (lambda: optax.chain(optax.clip(1.0), optax.scale_by_polyak()), "'value'"),
     ],

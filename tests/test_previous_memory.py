@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from profit_optax import orthogonalize, orthogonalize_to_previous
-from tests import forms, regression
+from tests import forms
 from tests.algorithm1 import add, float64, project, scale
 
 EPS = float(jnp.finfo(jnp.float32).eps)
@@ -402,31 +402,3 @@ def test_it_can_be_differentiated_through():
         return jnp.sum(updates)
 
     assert float(jax.grad(loss)(2.0)) == pytest.approx(1.0, rel=16 * EPS)
-
-
-def test_it_is_the_limit_of_the_lagged_recurrence_for_a_small_reference_rate():
-    """θ ← O(project(g(θ + Δ), Δ)), Δ ← −λ g: what is lost in the limit is of the order of λ."""
-    params, data = float64(regression.params()), float64(regression.data(8, 1))
-
-    def lagged(rate):
-        theta, delta = params, scale(0.0, params)
-        for i in range(8):
-            batch = {name: x[i, 0] for name, x in data.items()}
-            g = regression.gradient(add(theta, delta), batch)
-            theta = add(theta, scale(-0.05, project(g, delta).gradient))
-            delta = scale(-rate, g)
-        return theta
-
-    tx = optax.chain(orthogonalize_to_previous(), optax.sgd(0.05))
-    with jax.enable_x64():
-        theta, state = params, tx.init(params)
-        for i in range(8):
-            g = regression.gradient(theta, {name: x[i, 0] for name, x in data.items()})
-            updates, state = tx.update(jax.tree.map(jnp.asarray, g), state)
-            theta = add(theta, float64(updates))
-    distances = []
-    for rate in (1e-4, 1e-5, 1e-6):
-        difference = add(lagged(rate), scale(-1.0, theta))
-        distances.append(max(np.max(np.abs(x)) for x in difference.values()))
-    assert distances[0] / distances[1] == pytest.approx(10, rel=0.05)
-    assert distances[1] / distances[2] == pytest.approx(10, rel=0.05)

@@ -71,15 +71,14 @@ class Program:
         self._task, self._method, self._kept = task, method, kept
         self._tx = optax.with_extra_args_support(method.optimizer(Setting(rate, steps, task)))
         self._step = jax.jit(self._one_step, donate_argnums=0)
-        traced = self._step.trace(self.start(), kept, (batch,) * method.gradients)
-        self.identity = fingerprint.of_program(traced.jaxpr)
-        self._traced: Any = traced
+        self._batches = (batch,) * method.gradients
+        # Not kept until it is compiled: JAX 0.7 holds the arguments in it, of every method that waits.
+        self.identity = fingerprint.of_program(self._step.trace(self.start(), kept, self._batches).jaxpr)
         self.memory = 0
 
     def compile(self) -> None:
         """Compile ahead of the first step, so that no run's seconds hold it."""
-        used = self._traced.lower().compile().memory_analysis()
-        self._traced = None
+        used = self._step.lower(self.start(), self._kept, self._batches).compile().memory_analysis()
         if used is not None:
             self.memory = (
                 used.argument_size_in_bytes

@@ -23,6 +23,14 @@ LIMIT_S = 180
 GRACE_S = 3 * HEARTBEAT_TIMEOUT_S
 
 
+@pytest.fixture(scope="module", autouse=True)
+def warnings_as_here(pytestconfig):
+    """A warning is an error in the processes, too, unless pytest was told otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONWARNINGS", ",".join(pytestconfig.getoption("pythonwarnings") or ["error"]))
+        yield
+
+
 @contextlib.contextmanager
 def started(action, task, folder, processes, devices=1):
     """The processes of a run and the files that they print to. None of them is left when this ends."""
@@ -36,7 +44,7 @@ def started(action, task, folder, processes, devices=1):
         "JAX_COMPILATION_CACHE_DIR": str(task.parent / "cache"),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
-    command = [sys.executable, "-W", "error", "-m", "tests.processes.run", action, str(task), str(folder)]
+    command = [sys.executable, "-m", "tests.processes.run", action, str(task), str(folder)]
     logs = [folder / f"{action}-{processes}-{i}.log" for i in range(processes)]
     running = []
     try:

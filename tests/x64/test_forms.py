@@ -6,7 +6,7 @@ import pytest
 
 from profit_optax import eval_params, orthogonalize_to_previous, profit_transparent
 from tests import forms, regression
-from tests.algorithm1 import Adam, Profit, Sgd, float64
+from tests.algorithm1 import Adam, Profit, Sgd, add, float64, project, scale
 from tests.forms import one_line
 from tests.recurrence import OneLine
 
@@ -102,3 +102,30 @@ def test_gradients_of_another_width_keep_the_types_of_the_state(form, params_dty
         assert updates.dtype == grads_dtype
         assert jax.tree.map(jax.typeof, state) == expected
         params = optax.apply_updates(params, updates)
+
+
+def test_it_is_the_limit_of_the_lagged_recurrence_for_a_small_reference_rate():
+    """θ ← O(project(g(θ + Δ), Δ)), Δ ← −λ g: what is lost in the limit is of the order of λ."""
+    params, data = float64(regression.params()), float64(regression.data(8, 1))
+
+    def lagged(rate):
+        theta, delta = params, scale(0.0, params)
+        for i in range(8):
+            batch = {name: x[i, 0] for name, x in data.items()}
+            g = regression.gradient(add(theta, delta), batch)
+            theta = add(theta, scale(-0.05, project(g, delta).gradient))
+            delta = scale(-rate, g)
+        return theta
+
+    tx = optax.chain(orthogonalize_to_previous(), optax.sgd(0.05))
+    theta, state = params, tx.init(params)
+    for i in range(8):
+        g = regression.gradient(theta, {name: x[i, 0] for name, x in data.items()})
+        updates, state = tx.update(jax.tree.map(jnp.asarray, g), state)
+        theta = add(theta, float64(updates))
+    distances = []
+    for rate in (1e-4, 1e-5, 1e-6):
+        difference = add(lagged(rate), scale(-1.0, theta))
+        distances.append(max(np.max(np.abs(x)) for x in difference.values()))
+    assert distances[0] / distances[1] == pytest.approx(10, rel=0.05)
+    assert distances[1] / distances[2] == pytest.approx(10, rel=0.05)
