@@ -212,6 +212,16 @@ def test_metrics_are_those_of_float64(g, delta):
     assert_measured(project(g, delta)[1], g, delta)
 
 
+@pytest.mark.parametrize("sign", [-1, 1])
+def test_no_rounding_brings_a_cosine_beyond_1(sign):
+    cosines = []
+    for seed in range(50):
+        g = np.random.default_rng(seed).normal(size=7).astype(np.float32)
+        cosines.append(float(project(g, sign * g)[1].cosine))
+    assert max(sign * np.asarray(cosines)) == 1
+    np.testing.assert_allclose(cosines, sign, rtol=8 * EPS)
+
+
 def test_there_is_one_inner_product_over_all_leaves():
     # Leaf by leaf ω is −1 and +4: together 3, and no conflict.
     g = {"a": jnp.array([-1.0, 5.0]), "b": jnp.array([2.0])}
