@@ -1,5 +1,6 @@
 """One method at one rate and seed: from the converged model, on the seed's batches, with scores along the way."""
 
+import functools
 import itertools
 import math
 import time
@@ -68,9 +69,10 @@ class Program:
     """
 
     def __init__(self, task: Task, method: Method, rate: float, steps: int, kept: Any, batch: Any):
-        self._task, self._method, self._kept = task, method, kept
+        self._task, self._kept = task, kept
         self._tx = optax.with_extra_args_support(method.optimizer(Setting(rate, steps, task)))
-        self._step = jax.jit(self._one_step, donate_argnums=0)
+        # No method of this object: the cycle would keep what is compiled, with the arrays that a loss closes over.
+        self._step = jax.jit(functools.partial(_one_step, task, method, self._tx), donate_argnums=0)
         self._batches = (batch,) * method.gradients
         # Not kept until it is compiled: JAX 0.7 holds the arguments in it, of every method that waits.
         self.identity = fingerprint.of_program(self._step.trace(self.start(), kept, self._batches).jaxpr)
@@ -96,25 +98,33 @@ class Program:
         """A step, which nobody waits for."""
         return self._step(carry, self._kept, batches)
 
-    def _one_step(self, carry: _Carry, kept: Any, batches: tuple[Any, ...]) -> _Carry:
-        loss = self._method.loss(self._task, kept) if self._method.loss else self._task.scalar_loss
 
-        def value_and_grad_fn(params: chex.ArrayTree, batch: Any) -> tuple[jax.Array, chex.ArrayTree]:
-            value, grads = jax.value_and_grad(loss)(params, batch)
-            # Optax descends along the conjugate of what JAX calls the gradient of a complex leaf.
-            return value, jax.tree.map(jnp.conj, grads)
+def _one_step(
+    task: Task,
+    method: Method,
+    tx: optax.GradientTransformationExtraArgs,
+    carry: _Carry,
+    kept: Any,
+    batches: tuple[Any, ...],
+) -> _Carry:
+    loss = method.loss(task, kept) if method.loss else task.scalar_loss
 
-        value, grads = value_and_grad_fn(carry.params, batches[0])
-        extra: dict[str, Any] = {}
-        if self._method.closure:
-            others = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches[1:])
-            extra = {"value_and_grad_fn": value_and_grad_fn, "batches": others}
-        elif len(batches) > 1:
-            every = [grads, *(value_and_grad_fn(carry.params, batch)[1] for batch in batches[1:])]
-            grads = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *every)
-        updates, opt_state = self._tx.update(grads, carry.opt_state, carry.params, **extra)
-        params = optax.apply_updates(carry.params, updates)
-        return _Carry(params, opt_state, carry.loss_sum + value.astype(jnp.float32))
+    def value_and_grad_fn(params: chex.ArrayTree, batch: Any) -> tuple[jax.Array, chex.ArrayTree]:
+        value, grads = jax.value_and_grad(loss)(params, batch)
+        # Optax descends along the conjugate of what JAX calls the gradient of a complex leaf.
+        return value, jax.tree.map(jnp.conj, grads)
+
+    value, grads = value_and_grad_fn(carry.params, batches[0])
+    extra: dict[str, Any] = {}
+    if method.closure:
+        others = jax.tree.map(lambda *leaves: jnp.stack(leaves), *batches[1:])
+        extra = {"value_and_grad_fn": value_and_grad_fn, "batches": others}
+    elif len(batches) > 1:
+        every = [grads, *(value_and_grad_fn(carry.params, batch)[1] for batch in batches[1:])]
+        grads = jax.tree.map(lambda *leaves: sum(leaves) / len(leaves), *every)
+    updates, opt_state = tx.update(grads, carry.opt_state, carry.params, **extra)
+    params = optax.apply_updates(carry.params, updates)
+    return _Carry(params, opt_state, carry.loss_sum + value.astype(jnp.float32))
 
 
 def evaluation_steps(steps: int, evaluations: int) -> np.ndarray:

@@ -1,6 +1,8 @@
 """Runs against the same steps written out, and what ends them early."""
 
+import gc
 import itertools
+import weakref
 
 import jax
 import jax.numpy as jnp
@@ -95,6 +97,19 @@ def test_what_follows_a_run_is_scored_between_its_ends_and_trains_nothing():
     half = evaluate(interpolate(task.params, end, 0.5))
     assert found.scores["new"][1] == half["new"]
     assert found.scores["new"][2] == pytest.approx(trained.scores["new"][-1], rel=1e-6)
+
+
+def test_what_is_compiled_goes_with_its_program_and_waits_for_no_collection():
+    program = Program(lines(), METHODS["profit"](), RATE, STEPS, None, next(loader(0)))
+    program.compile()
+    step = weakref.ref(program._step)
+    gc.collect()
+    gc.disable()
+    try:
+        del program
+        assert step() is None
+    finally:
+        gc.enable()
 
 
 def test_the_step_waits_for_nobody_and_takes_its_arrays(count_traces):
