@@ -38,7 +38,7 @@ FAST = {
     "": (
         "test_projection", "test_cycle", "test_closure", "test_transparent", "test_previous", "test_masking",
         "test_checks", "test_evaluation", "test_nonfinite", "test_training", "test_trees", "test_call_by_call",
-        "test_eager", "test_bad_input", "test_faults",
+        "test_eager", "test_bad_input", "test_faults", "integrations/test_equinox",
     ),
     "multidevice": ("multidevice/test_axes", "multidevice/test_nonfinite", "multidevice/test_distributed"),
     "x64": ("x64/test_forms",),
@@ -46,7 +46,7 @@ FAST = {
 SLOW = {
     "": (
         "test_composition", "test_transformations", "test_half_precision", "test_gradient_count",
-        "test_optax_contract", "test_properties", "integrations/test_frozen", "integrations/test_equinox",
+        "test_optax_contract", "test_properties", "integrations/test_frozen",
     ),
     "multidevice": (
         "multidevice/test_closure", "multidevice/test_forms", "multidevice/test_sharded_parameters",
