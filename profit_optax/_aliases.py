@@ -73,6 +73,8 @@ def profit_sgd(
       both optimizers, build them with `profit`.
     """
     _checks.check_rate("learning_rate", learning_rate)
+    _checks.check_flag("nesterov", nesterov)
+    _checks.check_dtype("accumulator_dtype", accumulator_dtype)
     optimizer = optax.sgd(learning_rate, momentum, nesterov, accumulator_dtype)
     return _form(
         optimizer,
@@ -158,6 +160,8 @@ def profit_adamw(
       both optimizers, build them with `profit`.
     """
     _checks.check_rate("learning_rate", learning_rate)
+    _checks.check_flag("nesterov", nesterov)
+    _checks.check_dtype("mu_dtype", mu_dtype)
     optimizer = optax.adamw(
         learning_rate, b1, b2, eps, eps_root, mu_dtype, weight_decay, weight_decay_mask, nesterov=nesterov
     )
@@ -193,9 +197,10 @@ def _form(
         _checks.check_option_of_form("displacement", displacement, "accumulate", form)
         _checks.check_option_of_form("unroll", unroll, None, form)
     if form == "lagged":
-        _checks.check_option_of_form("n_ref", n_ref, 1, form)
+        _checks.check_option_of_form("n_ref", _checks.check_count("n_ref", n_ref, minimum=1), 1, form)
         reset_reference_state = options.pop("reset_reference_state")
-        _checks.check_option_of_form("reset_reference_state", reset_reference_state, False, form)
+        _checks.check_flag("reset_reference_state", reset_reference_state)
+        _checks.check_option_of_form("reset_reference_state", bool(reset_reference_state), False, form)
         line = orthogonalize_to_previous(dtype=options.pop("displacement_dtype"), **options)
         # What the line leaves at 0 must not decay either.
         mask = options["mask"]

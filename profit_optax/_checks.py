@@ -5,7 +5,7 @@ import functools
 import inspect
 import numbers
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
@@ -50,7 +50,7 @@ def _static(name: str) -> str:
 # What an int32 holds.
 _MOST = 2**31 - 1
 
-_NUMBERS: Any = (numbers.Real, np.generic, np.ndarray)
+_NUMBERS: Any = (numbers.Real, np.generic, np.ndarray, jax.Array)
 
 _COUNT_REMEDIES = {
     "n_ref": " Without a reference step PROFIT is its main optimizer: use that one by itself, or n_ref=1.",
@@ -86,49 +86,61 @@ def check_axis_name(value: Any) -> None:
             )
 
 
+def _is_number(value: Any) -> bool:
+    """Whether it is one real number, which may be traced."""
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, _NUMBERS) or np.ndim(value):
+        return False
+    dtype = getattr(value, "dtype", None)
+    return dtype is None or jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)
+
+
+def _is_known_outside(value: Any, is_inside: Callable[[float], bool]) -> bool:
+    """Whether a number is outside of a range. Traced ones, such as injected ones, cannot be looked at."""
+    return not (isinstance(value, jax.core.Tracer) or is_inside(float(np.asarray(value))))
+
+
 def check_positive(name: str, value: Any) -> None:
-    """An error unless `value` is a finite number above 0. Traced values, such as injected ones, cannot be looked at."""
-    known: Any = (jax.Array, *_NUMBERS)
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, known) or np.ndim(value):
+    """An error unless `value` is a finite number above 0, as far as it is known."""
+    if not _is_number(value):
         raise TypeError(
             f"{name} must be a number above 0, got {value!r} of type {type(value).__name__}. For a ratio that changes, "
             "build the form from two optimizers with schedules of their own."
         )
-    if not isinstance(value, jax.Array) and not 0 < value < np.inf:
+    if _is_known_outside(value, lambda x: 0 < x < np.inf):
         raise ValueError(
             f"{name} must be above 0 and finite, got {value!r}. The paper's values lie between 10 and 10,000."
         )
 
 
 def check_decay(name: str, value: Any) -> None:
-    """An error unless `value` is a number in [0, 1), or a schedule. Traced values cannot be looked at."""
-    if callable(value) or (isinstance(value, jax.Array) and not np.ndim(value)):
+    """An error unless `value` is a number in [0, 1), as far as it is known, or a schedule."""
+    if callable(value):
         return
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, _NUMBERS) or np.ndim(value):
+    if not _is_number(value):
         raise TypeError(
             f"{name} must be a number in [0, 1) or a schedule of steps, got {value!r} of type {type(value).__name__}. "
             "Pass 0 to remember the last gradient alone."
         )
-    if not 0 <= value < 1:
+    if _is_known_outside(value, lambda x: 0 <= x < 1):
         raise ValueError(f"{name} must be at least 0 and below 1, got {value!r}. Pass a number such as 0.5.")
 
 
 def check_rate(name: str, value: Any) -> None:
-    """An error unless `value` is a finite number or a schedule. Traced values, such as injected ones, are numbers."""
-    known: Any = (jax.Array, *_NUMBERS)
-    is_number = isinstance(value, known) and not isinstance(value, (bool, np.bool_)) and not np.ndim(value)
-    if not (callable(value) or is_number):
+    """An error unless `value` is a number, finite as far as it is known, or a schedule."""
+    if callable(value):
+        return
+    if not _is_number(value):
         raise TypeError(
             f"{name} must be a number or a schedule of steps, got {value!r} of type {type(value).__name__}. Pass one "
             "such as 1e-4 or optax.cosine_decay_schedule(1e-4, 1000)."
         )
-    if is_number and not isinstance(value, jax.Array) and not np.isfinite(value):
+    if _is_known_outside(value, np.isfinite):
         raise ValueError(f"{name} must be finite, got {value!r}. Pass a number such as 1e-4, or a schedule of steps.")
 
 
 def check_option_of_form(name: str, value: Any, only: Any, form: str) -> None:
     """An error unless an option has the one value that `form` knows."""
-    if value != only:
+    if type(value) is not type(only) or value != only:
         raise ValueError(
             f"{name}={value!r} is not for form={form!r}, which has {name}={only!r}: leave it out, or choose "
             'form="closure".'
@@ -310,6 +322,7 @@ def check_result(result: Any, grads: Any) -> Any:
             "jax.value_and_grad(loss_fn) in place of jax.grad(loss_fn)."
         )
     check_same_tree("the gradients that value_and_grad_fn returned", result[1], "grads", grads)
+    check_complex_alike("the gradients that value_and_grad_fn returned", result[1], "grads", grads)
     return result[1]
 
 
@@ -374,6 +387,17 @@ def check_complex_together(gradient: Any, displacement: Any) -> None:
                 f"gradient must have complex leaves where displacement has, got {jnp.result_type(g)} beside "
                 f"{jnp.result_type(d)} at {_name(path)}. What a projection leaves of it has an imaginary part, for "
                 f"which there is no room: pass it as {jnp.result_type(g, jnp.complex64)}."
+            )
+
+
+def check_complex_alike(name: str, tree: Any, reference_name: str, reference: Any) -> None:
+    """An error unless gradients are complex where what they are of is, and real where that is real."""
+    for (path, x), y in zip(jax.tree.leaves_with_path(tree), jax.tree.leaves(reference), strict=True):
+        if jnp.iscomplexobj(x) != jnp.iscomplexobj(y):
+            raise TypeError(
+                f"{name} must be complex where {reference_name} are, and real elsewhere, got {jnp.result_type(x)} "
+                f"beside {jnp.result_type(y)} at {_name(path)}. An imaginary part would be lost: take the gradients "
+                "of a real loss by jax.grad, with respect to these parameters."
             )
 
 

@@ -59,6 +59,7 @@ def trained(
     pruned = prune(mask, params, grads)
     part = Trained(pruned, restrict(params, pruned))
     _checks.check_inexact("grads", part.grads, "params", part.params)
+    _checks.check_complex_alike("grads", part.grads, "params", part.params)
     made_for: Any = jax.tree.structure(state)
     missing = any(x is None for x in jax.tree.leaves(pruned, is_leaf=_is_empty))
     if missing and made_for != jax.tree.structure(jax.eval_shape(init, part.params)):

@@ -111,6 +111,7 @@ def orthogonalize_to_previous(
         if params is not None:
             _checks.check_inexact("params", _masking.restrict(params, pruned))
         grads = _masking.zeros_for_missing(pruned, state.previous)
+        _checks.check_complex_alike("updates", grads, "the parameters that init was given", state.previous)
         same_dtypes = all(
             g.dtype == m.dtype for g, m in zip(*map(jax.tree.leaves, (grads, state.previous)), strict=True)
         )

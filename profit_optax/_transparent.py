@@ -139,7 +139,15 @@ def profit_transparent(
         _checks.check_group(extra_args.get("batches"), n_ref, options.warmup_steps)
         grads, displaced = _cycle.trained(options, updates, params, state)
         first = state.reference_step == 0
-        theta = _cycle.select(first, displaced, _cycle.like(_masking.restrict(state.params, grads), displaced))
+        saved = _masking.restrict(state.params, grads)
+        _checks.check_same_tree(
+            "params of the state",
+            saved,
+            "params",
+            displaced,
+            remedy="Pass the state that init and update returned for them.",
+        )
+        theta = _cycle.select(first, displaced, _cycle.like(saved, displaced))
         delta = _masking.restrict(state.displacement, grads)
 
         def after(
@@ -178,7 +186,8 @@ def profit_transparent(
                 reference_step=jnp.zeros_like(state.reference_step),
             )
 
-        main = state.reference_step == n_ref
+        # More than n_ref where a run goes on with a lower one.
+        main = state.reference_step >= n_ref
         if options.warmup_steps:
             main |= state.count < options.warmup_steps
         target, state = _cycle.choose_cheap(main, main_call, reference_call)

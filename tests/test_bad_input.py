@@ -54,6 +54,8 @@ WRONG = {
     "NumPy integers": np.array([1, 2]), "JAX number": jnp.array(1.5), "JAX integer": jnp.array(2),
     "JAX numbers": jnp.array([1.0, jnp.nan]), "function": lambda *_: 1, "factory": optax.sgd, "optimizer": SGD,
     "state": SGD.init(PARAMS), "dtype": jnp.float32, "complex": 1j, "bytes": b"1e-4",
+    "NumPy text": np.str_("1"), "NumPy complex": np.complex64(1j), "JAX complex": jnp.array(1j),
+    "JAX nan": jnp.array(jnp.nan), "JAX -1": jnp.array(-1.0), "JAX 0": jnp.array(0.0),
 }  # fmt: skip
 
 
@@ -86,11 +88,16 @@ CLOSURE = {"displacement": "accumulate", "unroll": None}
 FUNCTIONS: dict[str, tuple[Any, dict[str, Any], Any]] = {
     "profit": (profit, FORM | CLOSURE, drive),
     "profit_transparent": (profit_transparent, FORM, drive),
-    "profit_sgd": (profit_sgd, ALIAS | CLOSURE | {"form": "closure"}, drive),
-    "profit_adamw": (profit_adamw, ALIAS | CLOSURE | {"form": "closure"}, drive),
+    "profit_sgd": (
+        profit_sgd, ALIAS | CLOSURE | {"form": "closure", "nesterov": False, "accumulator_dtype": None}, drive,
+    ),
+    "profit_adamw": (
+        profit_adamw, ALIAS | CLOSURE | {"form": "closure", "nesterov": False, "mu_dtype": None}, drive,
+    ),
     "profit_sgd lagged": (
         lambda **options: profit_sgd(**(options | {"form": "lagged"})),
-        {"learning_rate": 0.1, "lr_ratio": 10.0, "mask": None, "axis_name": None, "warmup_steps": 0},
+        {"learning_rate": 0.1, "lr_ratio": 10.0, "mask": None, "axis_name": None, "warmup_steps": 0, "n_ref": 1,
+            "reset_reference_state": False},
         drive,
     ),
     "orthogonalize_to_previous": (

@@ -259,6 +259,46 @@ def test_orthogonalize_of_a_real_gradient_beside_a_complex_displacement():
     assert metrics.inner_product == -6
 
 
+@pytest.mark.parametrize("real", ["params", "grads"])
+@pytest.mark.parametrize("form", ["profit", "profit_transparent", "orthogonalize_to_previous"])
+def test_gradients_are_complex_where_the_parameters_are(form, real):
+    complex_ones = jnp.ones(2, jnp.complex64)
+    params, grads = (jnp.ones(2), complex_ones) if real == "params" else (complex_ones, jnp.ones(2))
+    make = {"profit": profit, "profit_transparent": profit_transparent}.get(form)
+    tx = make(SGD, SGD) if make else orthogonalize_to_previous()
+    closure = {"value_and_grad_fn": lambda p, b: (0.0, grads), "batches": jnp.ones((1, 1))} if form == "profit" else {}
+    with raises(TypeError, "must be complex where", "and real elsewhere", "An imaginary part would be lost"):
+        tx.update(grads, tx.init(params), params, **closure)
+
+
+def test_gradients_of_the_closure_are_complex_where_those_before_are():
+    params = jnp.ones(2)
+    tx = profit(SGD, SGD)
+    with raises(TypeError, "the gradients that value_and_grad_fn returned must be complex where grads are"):
+        tx.update(
+            params, tx.init(params), params, value_and_grad_fn=lambda p, b: (0.0, p + 1j), batches=jnp.ones((1, 1))
+        )
+
+
+@pytest.mark.parametrize("value", [jnp.array(0.0), jnp.array(-1.0), jnp.array(jnp.nan), np.float32(-1)])
+def test_a_known_array_is_looked_at_like_any_number(value):
+    with raises(ValueError, "lr_ratio must be above 0 and finite"):
+        profit_sgd(0.1, lr_ratio=value)
+
+
+def test_a_rate_and_a_decay_that_are_known_arrays_are_looked_at_too():
+    with raises(ValueError, "learning_rate must be finite"):
+        profit_sgd(jnp.array(jnp.nan))
+    with raises(ValueError, "decay must be at least 0 and below 1"):
+        orthogonalize_to_previous(jnp.array(1.0))
+
+
+@pytest.mark.parametrize(("name", "value"), [("n_ref", True), ("n_ref", 1.0), ("reset_reference_state", 0)])
+def test_an_option_that_lagged_does_not_have_is_of_its_type_all_the_same(name, value):
+    with pytest.raises(TypeError, match=f"{name} must be"):
+        profit_sgd(0.1, form="lagged", **{name: value})
+
+
 @pytest.mark.parametrize("value", [optax.sgd, 0.1])
 def test_reject_nonfinite_of_no_optimizer(value):
     with raises(TypeError, "inner must be an optax.GradientTransformation", "got"):

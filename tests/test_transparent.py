@@ -210,6 +210,24 @@ def test_a_leaf_without_a_gradient_has_no_update_also_where_no_state_tells_of_it
     np.testing.assert_allclose(w, [1.0, 1.5], rtol=1e-6)
 
 
+def test_a_run_that_goes_on_with_fewer_reference_steps_in_the_middle_of_a_cycle_ends_it():
+    params, grads = jnp.array([1.0, 2.0]), jnp.array([1.0, -1.0])
+    state, held = profit_transparent(optax.sgd(0.5), optax.sgd(0.25), 3).init(params), params
+    for n_ref in (3, 3, 1):
+        updates, state = profit_transparent(optax.sgd(0.5), optax.sgd(0.25), n_ref).update(grads, state, held)
+        held = optax.apply_updates(held, updates)
+    assert (int(state.count), int(state.reference_step)) == (1, 0)
+    # The gradient points along the displacement: nothing of it is left.
+    np.testing.assert_array_equal(held, params)
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_state_of_parameters_of_another_shape_is_told_of(size):
+    tx = profit_transparent(optax.sgd(0.5), optax.sgd(0.25))
+    with pytest.raises(ValueError, match=r"params of the state must have the shapes of params: .* expected \(2,\)"):
+        tx.update(jnp.ones(2), tx.init(jnp.ones(size)), jnp.ones(2))
+
+
 def test_metrics_and_count_change_on_main_calls_only():
     n_ref = 2
     tx = profit_transparent(optax.sgd(0.1), optax.sgd(0.02), n_ref)

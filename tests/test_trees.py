@@ -91,6 +91,19 @@ def test_numpy_leaves_and_python_numbers_train_like_arrays():
     assert_close(results[0], results[2], tolerance=0)
 
 
+def test_a_batch_may_be_whatever_numpy_makes_an_array_of():
+    class Loaded:
+        shape, dtype = (1, 2), np.dtype(np.float32)
+
+        def __array__(self, dtype=None, copy=None):
+            return np.array([[1.0, 3.0]], np.float32)
+
+    tx, params = profit(optax.sgd(1.0), optax.sgd(0.5)), jnp.ones(2)
+    extra = {"value_and_grad_fn": given, "batches": Loaded()}
+    updates, _ = tx.update(jnp.array([1.0, 0.0]), tx.init(params), params, **extra)
+    np.testing.assert_array_equal(updates, [0.0, -3.0])
+
+
 def test_a_weakly_typed_leaf_trains_like_one_of_a_definite_dtype():
     # Beside a narrower displacement JAX would round it to the dtype of that.
     tx = profit(optax.sgd(1.0), optax.sgd(0.5), displacement_dtype="bfloat16")
