@@ -1,19 +1,22 @@
 """What the benchmarks' commands have in common: options, folders, progress, tables."""
 
 import contextlib
+import functools
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 # Counts beyond these would take weeks, or no machine has room for them: they are slips of the finger.
 MOST_STEPS = 10**6
-_MOST_COUNT = 10**12
+MOST_ROUNDS = 10**4
+MOST_N_REF = 1000
 
 
 def or_quick(full: Any, quick: Any) -> str:
@@ -40,14 +43,18 @@ def parse_names(known: Iterable[str], hint: str | None = None) -> Callable[[str]
     return parse
 
 
-def parse_counts(text: str) -> tuple[int, ...]:
-    """Positive whole numbers, separated by commas, as an increasing sequence."""
-    parts = text.split(",")
-    # Python reads no numbers of some thousand digits.
-    short = all(part.isdecimal() and len(part) < len(str(_MOST_COUNT)) for part in parts)
-    if not short or not all(map(int, parts)):
-        raise typer.BadParameter(f"{text!r} is not a list of positive whole numbers below {_MOST_COUNT:,} such as 1,3.")
-    return tuple(sorted({int(part) for part in parts}))
+def parse_counts(most: int) -> Callable[[str], tuple[int, ...]]:
+    """A parser of positive whole numbers up to `most`, separated by commas, as an increasing sequence."""
+
+    def parse(text: str) -> tuple[int, ...]:
+        parts = text.split(",")
+        # Python reads no numbers of some thousand digits.
+        short = all(part.isdecimal() and len(part) <= len(str(most)) for part in parts)
+        if not short or not all(0 < int(part) <= most for part in parts):
+            raise typer.BadParameter(f"{text!r} is not a list of whole numbers from 1 to {most:,} such as 1,3.")
+        return tuple(sorted({int(part) for part in parts}))
+
+    return parse
 
 
 def parse_rates(text: str) -> tuple[float, ...]:
@@ -82,6 +89,24 @@ def ending_with(*errors: type[Exception]) -> Iterator[None]:
     except errors as error:
         typer.echo(f"Error: {str(error) or type(error).__name__}", err=True)
         raise typer.Exit(1) from None
+
+
+def in_a_sentence(main: Callable[..., None]) -> Callable[..., None]:
+    """A command that a full disk, memory that is not there, or Ctrl-C ends with a sentence in place of a traceback."""
+
+    @functools.wraps(main)
+    def command(*args: Any, **options: Any) -> None:
+        try:
+            with ending_with(OSError, MemoryError):
+                main(*args, **options)
+        except jax.errors.JaxRuntimeError as error:
+            typer.echo(f"Error: {str(error).splitlines()[0]}", err=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            typer.echo("Stopped.", err=True)
+            raise typer.Exit(130) from None
+
+    return command
 
 
 def progress_bar() -> Progress:

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 import typer
 
+from benchmarks.commands import in_a_sentence
 from benchmarks.forgetting.experiments.demo import BATCH
 from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks import digits
@@ -48,6 +49,7 @@ def measure(params: chex.ArrayTree, grads: chex.ArrayTree, dtype: str, rate: flo
     )
 
 
+@in_a_sentence
 def main() -> None:
     """Print how much of a displacement rounding takes: line 7 of Algorithm 1 as written, beside the sum of updates."""
     task = digits.rotated_digits(seeds=[0], angle=ANGLE)

@@ -9,7 +9,16 @@ import jax
 import typer
 from rich.console import Console
 
-from benchmarks.commands import make_folder, or_quick, parse_counts, parse_names, progress_bar
+from benchmarks.commands import (
+    MOST_N_REF,
+    MOST_ROUNDS,
+    in_a_sentence,
+    make_folder,
+    or_quick,
+    parse_counts,
+    parse_names,
+    progress_bar,
+)
 from benchmarks.cost.cases import sizes
 from benchmarks.cost.catalogue import CASES, CHOICES, EAGER, chosen
 from benchmarks.cost.measure import UNOPTIMIZED, Plan, measure, units
@@ -29,6 +38,7 @@ FULL = Size((1, 3), rounds=9, compilations=6)
 QUICK = Size((1,), rounds=2, compilations=1)
 
 
+@in_a_sentence
 def main(
     cases: Annotated[
         Any,
@@ -48,7 +58,7 @@ def main(
     n_ref: Annotated[
         Any,
         typer.Option(
-            parser=parse_counts,
+            parser=parse_counts(MOST_N_REF),
             metavar="N,N,...",
             help="Reference steps in a step of Algorithm 1.",
             show_default=or_quick(*(",".join(map(str, size.n_refs)) for size in (FULL, QUICK))),
@@ -58,6 +68,7 @@ def main(
         int | None,
         typer.Option(
             min=1,
+            max=MOST_ROUNDS,
             help="How often each arm is timed. An interval takes six.",
             show_default=or_quick(FULL.rounds, QUICK.rounds),
         ),
@@ -66,6 +77,7 @@ def main(
         int | None,
         typer.Option(
             min=1,
+            max=MOST_ROUNDS,
             help="How often AdamW and `profit` are compiled, whose compile times are compared; the others once.",
             show_default=or_quick(FULL.compilations, QUICK.compilations),
         ),
@@ -102,11 +114,12 @@ def main(
         "wall_seconds": time.perf_counter() - begin,
     }
     text = markdown(results, about, "cost.png")
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # Before it is written: a full disk loses none of it.
+    console.print(text)
     (output / "cost.md").write_text(text, encoding="utf-8")
     plot(output / "cost.png", results, about)
     write_json(output / "cost.json", results, about)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(text)
     console.print(f"Table: {output / 'cost.md'}\nPicture: {output / 'cost.png'}\nNumbers: {output / 'cost.json'}")
 
 

@@ -21,7 +21,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 from rich.console import Console
 
-from benchmarks.commands import make_folder, markdown_table, parse_counts, progress_bar
+from benchmarks.commands import (
+    MOST_N_REF,
+    MOST_ROUNDS,
+    in_a_sentence,
+    make_folder,
+    markdown_table,
+    parse_counts,
+    progress_bar,
+)
 from benchmarks.cost.cases import Case, tree_bytes
 from benchmarks.cost.cases.mlp import perceptron
 from benchmarks.cost.catalogue import by_name
@@ -326,19 +334,23 @@ def _arms_by_n_ref(n_ref: int) -> Sequence[str]:
     return "adamw-norm", "gradient", f"profit-{n_ref}"
 
 
-def _sizes_option(name: str, text: str) -> Any:
+def _sizes_option(name: str, text: str, most: int) -> Any:
     full, quick = (",".join(map(str, getattr(sizes, name))) for sizes in (FULL, QUICK))
-    return typer.Option(parser=parse_counts, metavar="N,N,...", help=text, show_default=f"{full}; with --quick {quick}")
+    return typer.Option(
+        parser=parse_counts(most), metavar="N,N,...", help=text, show_default=f"{full}; with --quick {quick}"
+    )
 
 
+@in_a_sentence
 def main(
-    parameters: Annotated[Any, _sizes_option("parameters", "Parameters of an MLP.")] = None,
-    leaves: Annotated[Any, _sizes_option("leaves", "Leaves of a tree.")] = None,
-    n_ref: Annotated[Any, _sizes_option("n_refs", "Reference steps in a step of PROFIT.")] = None,
+    parameters: Annotated[Any, _sizes_option("parameters", "Parameters of an MLP.", 10**11)] = None,
+    leaves: Annotated[Any, _sizes_option("leaves", "Leaves of a tree.", 10**6)] = None,
+    n_ref: Annotated[Any, _sizes_option("n_refs", "Reference steps in a step of PROFIT.", MOST_N_REF)] = None,
     rounds: Annotated[
         int | None,
         typer.Option(
             min=1,
+            max=MOST_ROUNDS,
             help="How often each arm is timed. An interval takes six.",
             show_default=f"{FULL.rounds}; with --quick {QUICK.rounds}",
         ),
@@ -379,12 +391,13 @@ def main(
     found = curves(*sweeps)
     about |= {"quick": quick, "rounds": rounds or size.rounds, "wall_seconds": time.perf_counter() - begin}
     text = markdown(found, about)
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    # Before it is written: a full disk loses none of it.
+    console.print(text)
     (output / "growth.md").write_text(text, encoding="utf-8")
     plot(output / "growth.png", found, about)
     content = plain({**about, "limit": limit, "sweeps": sweeps, "curves": found})
     (output / "growth.json").write_text(json.dumps(content, allow_nan=False) + "\n", encoding="utf-8")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    console.print(text)
     console.print(f"Picture: {output / 'growth.png'}\nNumbers: {output / 'growth.json'}")
 
 

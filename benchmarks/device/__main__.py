@@ -170,20 +170,41 @@ def report(
     return "\n".join([*lines, "", *tables, ""])
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0
+    if not 0 < minutes < 10_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of minutes above 0 and below 10,000.")
+    return minutes
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run both parts and write the report; the exit status is 0 if all of it ran and passed."""
+    try:
+        return _main(arguments)
+    except OSError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def _main(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.device", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--output", type=Path, default=Path("out/device"), help="folder of report.md (%(default)s)")
-    parser.add_argument("--minutes", type=float, default=9.5, help="when everything ends at the latest (%(default)s)")
+    parser.add_argument("--minutes", type=_minutes, default=9.5, help="when all of it ends at the latest (%(default)s)")
     parser.add_argument("--quick", action="store_true", help="one file of tests, and a cost run that measures nothing")
     options = parser.parse_args(arguments)
 
     begin = time.monotonic()
     seconds = 60 * options.minutes
-    about = describe()
-    print(about["device"], flush=True)
     folder = options.output.resolve()
     folder.mkdir(parents=True, exist_ok=True)
+    about = describe()
+    print(about["device"], flush=True)
     # Costs first, on a machine that nothing else has kept busy. They leave half of the time to the tests.
     cases = CASES[1:2] if options.quick else CASES
     costs = cost(cases, COST_QUICK if options.quick else COST, folder, begin + seconds / 2)
@@ -196,9 +217,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for line in [*cost_table(folder / case / "cost.md"), ""]
     ]
     text = report(about, tests, costs, tables, time.monotonic() - begin)
-    (folder / "report.md").write_text(text, encoding="utf-8")
     for outcome in [*costs, *tests]:
         print(f"{outcome.name}: {outcome.verdict}")
+    (folder / "report.md").write_text(text, encoding="utf-8")
     print(f"Report: {options.output / 'report.md'}")
     return 0 if all(outcome.passed for outcome in [*costs, *tests]) else 1
 

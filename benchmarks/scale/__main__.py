@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import jax
 import typer
 
-from benchmarks.commands import ending_with, make_folder, parse_counts, parse_names, progress_bar
+from benchmarks.commands import ending_with, in_a_sentence, make_folder, parse_counts, parse_names, progress_bar
 from benchmarks.scale import costs, fit, pages
 from benchmarks.scale.figures import WAYS, measure
 from benchmarks.scale.models import MODELS
@@ -33,12 +33,13 @@ def _quiet() -> Iterator[None]:
             os.close(kept)
 
 
+@in_a_sentence
 def main(
     targets: Annotated[
         Any, typer.Option(parser=parse_names(TARGETS), metavar="NAMES", help="Kinds of device.", show_default="all")
     ] = None,
     counts: Annotated[
-        Any, typer.Option(parser=parse_counts, metavar="COUNTS", help="Of devices.", show_default="all")
+        Any, typer.Option(parser=parse_counts(10**6), metavar="COUNTS", help="Of devices.", show_default="all")
     ] = None,
     models: Annotated[
         Any, typer.Option(parser=parse_names(MODELS), metavar="NAMES", help="What is trained.", show_default="all")
