@@ -28,7 +28,7 @@ HERE = Path(__file__).parent
 # A test that needs a broadcast between ranks writes it out: silent ones hide mistakes.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-# The same hundred examples in every run. A failure prints the decorator that replays it.
+# The same examples in every run, and a hundred where a test does not say. A failure prints the decorator to replay it.
 hypothesis.settings.register_profile("suite", derandomize=True, print_blob=True, deadline=None, database=None)
 # `make properties`: fifty times as many, others in every run, which `--hypothesis-seed` repeats.
 hypothesis.settings.register_profile(
