@@ -144,7 +144,7 @@ class Straight(nn.Module):
 def test_the_command_reports_errors_and_keeps_the_old_model(tmp_path, monkeypatch):
     monkeypatch.setattr(task_module, "Forecaster", Straight)
     write_windows(tmp_path / "windows.npz", 400)
-    arguments = ["motion", "--data", str(tmp_path / "windows.npz"), "--new", "pedestrians", "--quick"]
+    arguments = ["motion", "--data", str(tmp_path / "windows.npz"), "--task", "pedestrians", "--quick"]
     arguments += ["--output", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

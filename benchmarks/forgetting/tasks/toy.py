@@ -10,10 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import serialization
 
 from benchmarks.forgetting.tasks import Scores, Task, layer
-from profit_optax.compare.store import readable, write
+from benchmarks.forgetting.tasks.arrays import kept
 
 OLD_SQUARE = (-1.0, 1.0)
 NEW_SQUARE = (0.8, 1.5)
@@ -108,7 +107,7 @@ def toy(
     params = []
     for seed, key, indices in zip(seeds, keys[:, 1], train, strict=True):
         path = store / f"toy-{activation}-{'-'.join(map(str, size))}-{seed}.msgpack" if store else None
-        params.append(_kept(path, functools.partial(old_model, key, data.old, indices)))
+        params.append(kept(path, functools.partial(old_model, key, data.old, indices)))
     elsewhere = "" if new_square == NEW_SQUARE else ", new square {:g} to {:g}".format(*new_square)
     return Task(
         name=f"the toy problem with {activation}, {size}{elsewhere}",
@@ -161,17 +160,6 @@ def _old_model(model: Model, size: Size, key: jax.Array, examples: Examples, tra
     params = model.init(init_key, examples.points[:1])
     (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, size.base_steps))
     return params
-
-
-def _kept(path: Path | None, train: Callable[[], chex.ArrayTree]) -> chex.ArrayTree:
-    """The parameters in the file, or newly trained ones, which are then kept there."""
-    if path is None:
-        return train()
-    if not path.exists():
-        content = serialization.to_bytes(train())
-        write(path, lambda file: file.write(content))
-    with readable(path):
-        return jax.tree.map(jnp.asarray, serialization.msgpack_restore(path.read_bytes()))
 
 
 def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:

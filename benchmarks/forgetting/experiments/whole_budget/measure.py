@@ -1,17 +1,39 @@
 """Every method at a rate tuned for it, over a whole budget and over as many steps as PROFIT takes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.forgetting.command import Job
 from profit_optax import compare
 from profit_optax.compare import Comparison, Curve, Method
+from profit_optax.compare.errors import CompareError
+from profit_optax.compare.files import load
 
 # No run that is reported has it.
 TUNING_SEED = 100
+BUDGET = "Gradients of a run: the budget."
+
+
+class Size(NamedTuple):
+    """What makes a run long.
+
+    Attributes:
+      task: sizes of the task's own.
+      rates: what each method is tuned over.
+      gradients: the budget.
+    """
+
+    task: Any
+    rates: tuple[float, ...]
+    gradients: int
+
+    def of(self, gradients: int | None) -> "Size":
+        """The same, with another budget if there is one."""
+        return self._replace(gradients=gradients or self.gradients)
 
 
 class Plan(NamedTuple):
@@ -55,6 +77,56 @@ class Outcome(NamedTuple):
     fewer: Comparison | None
     tried: dict[str, dict[float, float]]
     tried_fewer: dict[str, dict[float, float]]
+
+
+def method_of(name: str) -> Method:
+    """The method of `profit_optax.compare` in a file, as FILE.py:NAME.
+
+    Raises:
+      CompareError: if there is none.
+    """
+    _, found = load(name)
+    if not isinstance(found, Method):
+        raise CompareError(f"{name} must be a Method of profit_optax.compare, got {type(found).__name__}.")
+    return found
+
+
+def planned(job: Job, size: Size, methods: Sequence[Method], fewer: Sequence[str], evaluations: int) -> Plan:
+    """Of the methods those that were asked for, at a size.
+
+    Args:
+      job: with what was asked for, and how many seeds.
+      size: rates and gradients.
+      methods: all that there are for the task, the baseline first, and PROFIT among them.
+      fewer: the names of those that also run for as many steps as PROFIT.
+      evaluations: how often a reported run is scored, about.
+    """
+    by_name = {method.name: method for method in methods}
+    chosen = list(job.chosen(by_name).values())
+    also = [method for method in chosen if method.name in fewer]
+    seeds = tuple(range(job.seeds))
+    return Plan(chosen, also, by_name["PROFIT"], size.rates, size.gradients, seeds, evaluations)
+
+
+def run_tasks(
+    job: Job,
+    made: Callable[[str], tuple[compare.Task, compare.Task, Plan]],
+    page: Callable[[Mapping[str, tuple[Outcome, Plan]], Mapping[str, Any]], str],
+) -> None:
+    """Measure one task after the other, and write the report after each.
+
+    Args:
+      job: with the tasks' names.
+      made: a task to tune on, the task to report on, and what is run there, by name.
+      page: the report, of what came of the tasks so far and what that was made with.
+    """
+    outcomes: dict[str, tuple[Outcome, Plan]] = {}
+    for name in job.tasks:
+        tuning_task, task, plan = made(name)
+        outcomes[name] = measure(tuning_task, task, plan, job.output / name), plan
+        text = page(outcomes, job.about())
+        job.write(text)
+    job.show(text)
 
 
 def measure(tuning_task: compare.Task, task: compare.Task, plan: Plan, output: Path) -> Outcome:

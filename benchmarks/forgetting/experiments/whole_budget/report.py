@@ -1,7 +1,7 @@
 """Tables of what stands at the end of the budget, as Markdown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -26,12 +26,6 @@ class Score(NamedTuple):
     name: str
     scale: float = 100.0
     places: int = 1
-
-
-def made_with(about: Mapping[str, Any]) -> str:
-    """The command, machine and versions, as a sentence."""
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return f"`{about['command']}` on {about['machine']}; {versions}."
 
 
 def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
