@@ -57,9 +57,8 @@ def named(
         if not (from_file and ".py:" in name):
             either = ", and no FILE.py:NAME" if from_file else ""
             raise typer.BadParameter(f"{name!r} is none of {', '.join(known)}{either}.", param_hint=hint)
-    return {name: known[name] for name in known if name in names} | {
-        name: from_file(name) for name in others if from_file
-    }
+    found = {name: known[name] for name in known if name in names}
+    return found | {name: from_file(name) for name in others if from_file}
 
 
 def method_of(name: str) -> Method:

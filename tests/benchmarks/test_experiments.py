@@ -1,5 +1,6 @@
 """What every experiment's command shares: five options with one meaning, and what they refuse."""
 
+import itertools
 import json
 import re
 
@@ -29,10 +30,11 @@ def test_every_experiment_is_named():
 def test_help_explains_the_options_that_all_have(name):
     experiment, said = EXPERIMENTS[name], words(invoke(name, "--help").stdout)
     options = ("task", "methods", "seeds", "output", "quick")
-    for option, following in zip(options, (*options[1:], ""), strict=True):
+    for option, following in itertools.pairwise(options):
         between = re.search(f"--{option} (.*?)--{following}", said)
         assert between, option
         assert re.search(r"[A-Z][a-z]+ .*\.", between[1]), option
+    assert "A smoke run, which measures nothing." in said
     assert "{}; with --quick {}".format(*experiment.seeds) in said
     assert f"out/{name}" in said
     assert all(task in said for task in experiment.tasks)

@@ -68,9 +68,8 @@ def test_a_far_task_is_the_digits_transformed(linear_models, kind):
 
 
 def test_names_tell_the_methods_apart():
-    assert [method.name for method in methods(100).values()] == list(methods(40)) == list(dict.fromkeys(methods(1))), (
-        "finished runs are found by these names"
-    )
+    assert len(methods(100)) == 5, "finished runs are found by these names"
+    assert list(methods(100)) == list(methods(40))
 
 
 def test_every_method_is_evaluated_at_equal_steps_and_at_equal_gradients():
@@ -80,10 +79,7 @@ def test_every_method_is_evaluated_at_equal_steps_and_at_equal_gradients():
         assert trial.steps[0] == 0
         assert trial.steps[-1] * trial.method.gradients == 60
         assert np.all(np.diff(trial.steps) > 0)
-    assert [trial.setting["rate"] for trial in trials(list(methods(30).values()), (1e-3, 1e-2), steps=30)] == [
-        1e-3,
-        1e-2,
-    ] * 5
+    assert [trial.setting["rate"] for trial in found] == [1e-3, 1e-2] * 5
 
 
 def loss(params, batch):
