@@ -18,6 +18,12 @@ from tests.benchmarks.commands import invoke
 from tests.benchmarks.test_demo import words
 
 CENTRE = DIGITS.centre
+OWN = """
+import optax
+from profit_optax.compare import from_optimizer
+
+lion = from_optimizer("Lion", lambda rate: optax.lion(rate / 10))
+"""
 
 
 @pytest.mark.parametrize("mapped", [DIGITS, TOY])
@@ -176,11 +182,13 @@ def test_the_command_at_toy_size(linear_models, monkeypatch, tmp_path):
     }
     assert "Too few places reached the level for a correlation" in words((tmp_path / "map.md").read_text())
     assert (tmp_path / "map.png").exists()
-    assert (
-        invoke("map", "--quick", "--factors", "main", "--seeds", "3", "--output", str(tmp_path / "three")).exit_code
-        == 0
-    )
-    assert json.loads((tmp_path / "three/map.json").read_text())["seeds"] == 3
+    (tmp_path / "own.py").write_text(OWN)
+    options = ("--seeds", 3, "--methods", f"one line,{tmp_path / 'own.py'}:lion", "--output", tmp_path / "three")
+    result = invoke("map", "--quick", "--factors", "main,n_ref", *options)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "three/map.json").read_text())
+    assert content["seeds"] == 3
+    assert [(each["factor"], each["form"]) for each in content["gains"]] == [("main", "one line"), ("main", "Lion")] * 2
     identities = [json.loads(path.read_text())["identity"] for path in (tmp_path / "three/runs").glob("*.json")]
     assert {tuple(each["seeds"]) for each in identities} == {(0, 1, 2)}
     wrong = invoke("map", "--factors", "weather")

@@ -293,6 +293,14 @@ def test_the_report_says_what_comes_near_and_what_does_not():
     assert "| relu | 64 | 100 | **0.05 / 0.5** | 1.09 | 1 / 1 | 21.7 |" in rows
 
 
+def test_rows_that_were_not_run_are_not_reported():
+    results = [result for result in made_up({10.0: Errors(0.5, 0.5)}) if result.row in ("before", "PROFIT")]
+    assert sweep.nearest(results) == Setting("relu", 64, 10.0, "PROFIT")
+    assert [line.split(":")[0] for line in report.sentences(results)] == ["before", "PROFIT"]
+    assert report._rows_without_ratio(results)[0] == "| activation | batch | before |"
+    assert report._profit_rows(results)[0] == "| activation | batch | ratio | PROFIT | off |"
+
+
 def test_the_command_reports_other_seeds_at_the_nearest_setting(tmp_path, monkeypatch):
     plans = []
 

@@ -15,7 +15,6 @@ from benchmarks.forgetting.methods.profit import (
     DECAYS,
     one_line,
     one_line_at,
-    one_line_of_moment,
     profit,
     profit_transparent,
     with_pull,
@@ -25,11 +24,11 @@ from benchmarks.forgetting.methods.wise_ft import wise_ft
 
 _LINES = [one_line_at(decay) for decay in DECAYS]
 # What knows nothing of an old task; what keeps the old weights, or something else of it; this package's forms; and the
-# one line at each decay, with a pull to the start and without, and what needs no memory of its own.
+# one line at each decay, with a pull to the start and without.
 GROUPS: Mapping[str, list[Method]] = {
     "optimizers": [adamw(), adamw(2), sgd(), lookahead(), sam(), adan(), schedule_free()],
     "against forgetting": [l2_sp(), ewc(), lwf(), wise_ft(), adam_spd(), ftp(), head_only()],
     "PROFIT": [profit(), profit_transparent(), one_line()],
-    "one line": [*_LINES, one_line_at(0.0, "bfloat16"), *map(with_pull, [adamw(), *_LINES]), one_line_of_moment()],
+    "one line": [*_LINES, one_line_at(0.0, "bfloat16"), *map(with_pull, [adamw(), *_LINES])],
 }
 METHODS: Mapping[str, Method] = {method.name: method for group in GROUPS.values() for method in group}

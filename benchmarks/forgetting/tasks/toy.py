@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.tasks import Scores, Task, layer
+from benchmarks.forgetting.tasks import Scores, Task, layer, trained
 from benchmarks.forgetting.tasks.arrays import kept
 
 OLD_SQUARE = (-1.0, 1.0)
@@ -147,19 +147,14 @@ def _examples(key: jax.Array, square: tuple[float, float], n: int, noise: float)
 
 
 def _old_model(model: Model, size: Size, key: jax.Array, examples: Examples, train: jax.Array) -> chex.ArrayTree:
-    tx = pytorch_rmsprop(optax.exponential_decay(1e-2, 500, 0.9, staircase=True))
-
-    def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
-        params, state = carry
+    def batch(key: jax.Array) -> Examples:
         indices = train[jax.random.randint(key, (size.base_batch,), 0, len(train))]
-        grads = jax.grad(model.error)(params, jax.tree.map(lambda x: x[indices], examples))
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), None
+        return jax.tree.map(lambda x: x[indices], examples)
 
+    tx = pytorch_rmsprop(optax.exponential_decay(1e-2, 500, 0.9, staircase=True))
     init_key, train_key = jax.random.split(key)
     params = model.init(init_key, examples.points[:1])
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, size.base_steps))
-    return params
+    return trained(model.error, tx, params, batch, jax.random.split(train_key, size.base_steps))
 
 
 def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:

@@ -53,13 +53,15 @@ def run(
 
 def _gains(job: Job, mapped: Map, factor: str, point: Point) -> list[Gain]:
     """The gains of the forms at one place, at every rate."""
+    chosen: dict[str, Method] = job.chosen(mapped.forms(point))
+    # Nothing but PROFIT takes reference steps that could be varied.
+    forms = {name: form for name, form in chosen.items() if factor != "n_ref" or name == "PROFIT"}
+    if not forms:
+        return []
     here = mapped.task(point, range(job.seeds), job.runs, job.quick)
     start = start_scores(here)
     asked = level(float(np.mean(start.new)), float(np.mean(start.old)))
     rates, most = mapped.rates(point), QUICK_GRADIENTS if job.quick else mapped.gradients
-    chosen: dict[str, Method] = job.chosen(mapped.forms(point))
-    # Nothing but PROFIT takes reference steps that could be varied.
-    forms = {name: form for name, form in chosen.items() if factor != "n_ref" or name == "PROFIT"}
     alone = {
         gradients: mapped.alone(point, gradients) for gradients in (1, *(form.gradients for form in forms.values()))
     }
