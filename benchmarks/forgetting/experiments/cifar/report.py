@@ -10,7 +10,7 @@ from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.cifar.arms import BASELINE, TUNING_SEED, Outcome
 from benchmarks.forgetting.experiments.cifar.setups import Setup
 from benchmarks.forgetting.report import page, plot
-from benchmarks.forgetting.summary import crossing, difference, percent
+from benchmarks.forgetting.summary import Row, percent, summarize
 from benchmarks.forgetting.tasks.cifar.base import Base
 from profit_optax.compare.formats import plus_minus, short_rate
 from profit_optax.compare.statistics import interval
@@ -66,10 +66,11 @@ def markdown(base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[
     # A model that is not converged is none to start from, and every title says so.
     suffix = "" if base.converged else ": not converged"
     head = [cell.format(level=percent(setup.level)) for cell in _HEAD]
-    baseline = next(outcome for outcome in outcomes if outcome.arm.key == BASELINE)
+    baseline = next(outcome.run.method for outcome in outcomes if outcome.arm.key == BASELINE)
+    rows = {row.method: row for row in summarize([each.run for each in outcomes], setup.level, baseline)}
     tables = []
     for table, (name, _) in _TABLES.items():
-        lines = [_line(outcome, baseline, setup) for outcome in _shown(table, outcomes)]
+        lines = [_line(outcome, rows[outcome.run.method], setup) for outcome in _shown(table, outcomes)]
         if lines:
             tables += [f"## {name}{suffix}", "\n".join(markdown_table([head, *lines]))]
     picked = "; ".join(f"{outcome.run.method} {_setting(outcome, setup.level)}" for outcome in outcomes)
@@ -135,16 +136,13 @@ def _shown(table: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.arm.key == beside] + own if own else []
 
 
-def _line(outcome: Outcome, baseline: Outcome, setup: Setup) -> list[str]:
+def _line(outcome: Outcome, row: Row, setup: Setup) -> list[str]:
     run, figures = outcome.run, PAPER[_papers(setup.base.network)]
     published = "{:.2f} / {:.2f}".format(*figures[outcome.arm.key]) if outcome.arm.key in figures else ""
     ends = [plus_minus(interval(values[:, -1]), 100) for values in (run.old, run.new)]
-    at = crossing(run, setup.level)
-    missing = int(np.isnan(at.old).sum())
-    gap = difference(run, baseline.run, setup.level) if baseline is not outcome else None
-    there = [plus_minus(interval(at.old), 100), plus_minus(gap, 100, "+"), f"{at.steps.mean():.0f}"]
-    if missing:
-        there = [f"not reached by {missing} of {len(at.old)} seeds", "", ""]
+    there = [f"not reached by {row.seeds - row.reached} of {row.seeds} seeds", "", ""]
+    if row.old is not None:
+        there = [plus_minus(row.old, 100), plus_minus(row.difference, 100, "+"), f"{row.steps:.0f}"]
     return [run.method, published, *ends, *there]
 
 
