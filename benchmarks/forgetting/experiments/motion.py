@@ -8,20 +8,11 @@ from typing import Annotated, Any
 import chex
 import typer
 
-from benchmarks.forgetting import report
-from benchmarks.forgetting.command import Experiment, Job, count_option
+from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import (
-    BUDGET,
-    TUNING_SEED,
-    Outcome,
-    Plan,
-    Size,
-    method_of,
-    planned,
-    run_tasks,
-)
+from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
+from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.arrays import kept
 from benchmarks.forgetting.tasks.motion.network import ENCODER
 from benchmarks.forgetting.tasks.motion.task import Recipe, constant_velocity, motion, train_old
@@ -30,7 +21,6 @@ from profit_optax import compare
 
 # Who is new, to who is old.
 DIRECTIONS = {"pedestrians": "vehicles", "vehicles": "pedestrians"}
-EVALUATIONS = 4
 N_REF, RATIO = 3, 10.0
 SCORES = tuple(
     Score(title, name, scale=-1, places=3)
@@ -40,14 +30,14 @@ SCORES = tuple(
 PAPER = {"AdamW": "0.621, 1.242", "head only": "0.724, 1.544", "PROFIT": "0.579, 1.145"}
 
 # The paper fine-tunes at 1/100 of the old model's rate, the first of these.
-FULL = Size(Recipe(), (1e-5, 1e-4, 3e-4, 1e-3, 3e-3), gradients=1000)
-QUICK = Size(Recipe(steps=20, batch=8, width=8), (1e-3,), gradients=40)
+FULL = Size(Recipe(), (1e-5, 1e-4, 3e-4, 1e-3, 3e-3), gradients=1000, evaluations=4)
+QUICK = Size(Recipe(steps=20, batch=8, width=8), (1e-3,), gradients=40, evaluations=4)
 
 
 def run(
     job: Job,
     data: Annotated[Path, typer.Option(help="windows.npz: trajectories as benchmarks/forgetting/tasks/motion has it.")],
-    gradients: Annotated[int | None, count_option(BUDGET, FULL.gradients, QUICK.gradients, 40)] = None,
+    gradients: Annotated[int | None, budget(FULL, QUICK, least=40)] = None,
 ) -> None:
     """Train a small transformer on one kind of agent, and fine-tune it on another with each method at its best rate.
 
@@ -62,9 +52,9 @@ def run(
             path = job.output / f"old {who} {recipe.steps} {recipe.width}.msgpack"
             params = kept(path, lambda: train_old(old, recipe, lambda steps: bar(path.stem, steps)))
         tuning_task, task = (motion(new, params, old, windows[new], recipe, tuning) for tuning in (True, False))
-        return tuning_task, task, planned(job, size, METHODS, ("AdamW", "one line"), EVALUATIONS)
+        return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW", "one line"])
 
-    run_tasks(job, made, lambda outcomes, about: page(outcomes, windows, size, about))
+    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, windows, size, about))
 
 
 def after_encoder(params: chex.ArrayTree) -> dict[str, bool]:
@@ -72,7 +62,7 @@ def after_encoder(params: chex.ArrayTree) -> dict[str, bool]:
     return {name: name not in ENCODER for name in params}
 
 
-def page(
+def markdown(
     outcomes: Mapping[str, tuple[Outcome, Plan]], windows: Mapping[str, Split], size: Size, about: Mapping[str, Any]
 ) -> str:
     """The report."""
@@ -98,7 +88,7 @@ def page(
             f" constant velocity, one future in place of six: {straight}.",
             tables(outcome, plan, SCORES, PAPER if who == "pedestrians" else {}),
         ]
-    return report.page("From one kind of agent to another: motion forecasting", about, *text)
+    return page("From one kind of agent to another: motion forecasting", about, *text)
 
 
 _DECODER = [arms.on_part(arms.adamw(), after_encoder), arms.profit(N_REF, RATIO, part=after_encoder)]
@@ -115,14 +105,4 @@ METHODS = [
     *(dataclasses.replace(method, name=f"{method.name}, encoder frozen") for method in _DECODER),
 ]
 
-EXPERIMENT = Experiment(
-    name="motion",
-    run=run,
-    tasks=DIRECTIONS,
-    methods={method.name: method for method in METHODS},
-    baseline="AdamW",
-    seeds=(5, 2),
-    together=True,
-    method_of=method_of,
-    most_seeds=TUNING_SEED,
-)
+EXPERIMENT = experiment("motion", run, DIRECTIONS, METHODS, seeds=(5, 2))

@@ -6,42 +6,32 @@ from typing import Annotated, Any
 
 import typer
 
-from benchmarks.forgetting import report
-from benchmarks.forgetting.command import Experiment, Job, count_option
+from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import (
-    BUDGET,
-    TUNING_SEED,
-    Outcome,
-    Plan,
-    Size,
-    method_of,
-    planned,
-    run_tasks,
-)
+from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
+from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
 from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Kind, Sizes, few_examples, head_and_adapters
 from benchmarks.forgetting.tasks.cifar.pretrained import load
 from profit_optax import compare
 
-# At the end alone: scoring takes as long as much training.
-EVALUATIONS = 1
 # The paper's for its pretrained language model, and the far end of its Table 9; its vision transformer has 10.
 RATIO = 10_000.0
 SCORES = (Score("new (%)", "new"), Score("old (%)", "old"))
 # ResNet-18 from CIFAR-10 to all of CIFAR-100, old / new (Table 2): the nearest to the new classes here.
 PAPER = {"AdamW": "73.1, 34.6 (Adam)", "PROFIT": "74.7, 35.3", "SGD": "74.6, 24.5"}
 
-FULL = Size(Sizes(), (3e-4, 1e-3, 3e-3), gradients=160)
-QUICK = Size(Sizes(examples=40, held_out=20, test=30, batch=8), (1e-3,), gradients=20)
+# Scored at the end alone, which takes as long as much training.
+FULL = Size(Sizes(), (3e-4, 1e-3, 3e-3), gradients=160, evaluations=1)
+QUICK = Size(Sizes(examples=40, held_out=20, test=30, batch=8), (1e-3,), gradients=20, evaluations=1)
 
 
 def run(
     job: Job,
     data: Annotated[Path, typer.Option(help="Folder that holds the public archives of CIFAR, unpacked.")],
     weights: Annotated[Path, typer.Option(help="resnet20.npz: arrays of akamaster/pytorch_resnet_cifar10.")],
-    gradients: Annotated[int | None, count_option(BUDGET, FULL.gradients, QUICK.gradients, 20)] = None,
+    gradients: Annotated[int | None, budget(FULL, QUICK, least=20)] = None,
 ) -> None:
     """Fine-tune a converged ResNet-20 of CIFAR-10 on a thousand examples, with each method at its best rate.
 
@@ -53,9 +43,9 @@ def run(
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
         tuning_task, task = (few_examples(kind, network, ten, hundred, size.task, tuning) for tuning in (True, False))
         methods = methods_for(KINDS[kind])
-        return tuning_task, task, planned(job, size, methods, ("AdamW", "one line"), EVALUATIONS)
+        return tuning_task, task, Plan.of(job, size, methods, ["AdamW", "one line"])
 
-    run_tasks(job, made, lambda outcomes, about: page(outcomes, size, about))
+    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, size, about))
 
 
 def methods_for(kind: Kind) -> list[compare.Method]:
@@ -73,7 +63,7 @@ def methods_for(kind: Kind) -> list[compare.Method]:
     return methods
 
 
-def page(outcomes: Mapping[str, tuple[Outcome, Plan]], size: Size, about: Mapping[str, Any]) -> str:
+def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], size: Size, about: Mapping[str, Any]) -> str:
     """The report."""
     sizes, epochs = size.task, size.gradients * size.task.batch / size.task.examples
     explained = (
@@ -88,17 +78,8 @@ def page(outcomes: Mapping[str, tuple[Outcome, Plan]], size: Size, about: Mappin
     text = [explained]
     for kind, (outcome, plan) in outcomes.items():
         text += [f"## {KINDS[kind].title}", tables(outcome, plan, SCORES, PAPER if kind == "classes" else {})]
-    return report.page("A thousand examples for a converged ResNet-20 of CIFAR-10", about, *text)
+    return page("A thousand examples for a converged ResNet-20 of CIFAR-10", about, *text)
 
 
-EXPERIMENT = Experiment(
-    name="vision",
-    run=run,
-    tasks=KINDS,
-    methods={method.name: method for kind in KINDS.values() for method in methods_for(kind)},
-    baseline="AdamW",
-    seeds=(3, 2),
-    together=True,
-    method_of=method_of,
-    most_seeds=TUNING_SEED,
-)
+_METHODS = [method for kind in KINDS.values() for method in methods_for(kind)]
+EXPERIMENT = experiment("vision", run, KINDS, _METHODS, seeds=(3, 2))

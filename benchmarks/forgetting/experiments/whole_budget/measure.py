@@ -1,13 +1,14 @@
 """Every method at a rate tuned for it, over a whole budget and over as many steps as PROFIT takes."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.forgetting.command import Job
+from benchmarks.forgetting.command import Experiment, Job, count_option
+from benchmarks.forgetting.experiments.whole_budget import arms
 from profit_optax import compare
 from profit_optax.compare import Comparison, Curve, Method
 from profit_optax.compare.errors import CompareError
@@ -15,7 +16,6 @@ from profit_optax.compare.files import load
 
 # No run that is reported has it.
 TUNING_SEED = 100
-BUDGET = "Gradients of a run: the budget."
 
 
 class Size(NamedTuple):
@@ -25,11 +25,13 @@ class Size(NamedTuple):
       task: sizes of the task's own.
       rates: what each method is tuned over.
       gradients: the budget.
+      evaluations: how often a reported run is scored, about.
     """
 
     task: Any
     rates: tuple[float, ...]
     gradients: int
+    evaluations: int
 
     def of(self, gradients: int | None) -> "Size":
         """The same, with another budget if there is one."""
@@ -43,24 +45,28 @@ class Plan(NamedTuple):
       methods: those that take the whole budget, the baseline first.
       fewer: those of them that also run for as many steps as `steps_of`.
       steps_of: the method of several gradients a step whose steps these are.
-      rates: what each is tuned over; SGD has them times its own factor.
-      gradients: the budget.
+      size: rates that each is tuned over, SGD times its own factor; the budget; how often a run is scored.
       seeds: those that are reported.
-      evaluations: how often a reported run is scored, about.
     """
 
     methods: Sequence[Method]
     fewer: Sequence[Method]
     steps_of: Method
-    rates: tuple[float, ...]
-    gradients: int
+    size: Size
     seeds: tuple[int, ...]
-    evaluations: int
+
+    @classmethod
+    def of(cls, job: Job, size: Size, methods: Sequence[Method], fewer: Sequence[str]) -> "Plan":
+        """Those of a task's methods that were asked for; `fewer` also runs for as many steps as PROFIT."""
+        by_name = {method.name: method for method in methods}
+        chosen = list(job.chosen(by_name).values())
+        also = [method for method in chosen if method.name in fewer]
+        return cls(chosen, also, by_name["PROFIT"], size, tuple(range(job.seeds)))
 
     @property
     def fewer_gradients(self) -> int:
         """The budget of `fewer`: one gradient for each step of `steps_of`."""
-        return self.gradients // self.steps_of.gradients
+        return self.size.gradients // self.steps_of.gradients
 
 
 class Outcome(NamedTuple):
@@ -91,21 +97,18 @@ def method_of(name: str) -> Method:
     return found
 
 
-def planned(job: Job, size: Size, methods: Sequence[Method], fewer: Sequence[str], evaluations: int) -> Plan:
-    """Of the methods those that were asked for, at a size.
+def experiment(
+    name: str, run: Callable[..., None], tasks: Mapping[str, Any], methods: Iterable[Method], seeds: tuple[int, int]
+) -> Experiment:
+    """An experiment of this kind, whose baseline is AdamW."""
+    named = {method.name: method for method in methods}
+    most, baseline = TUNING_SEED, arms.adamw().name
+    return Experiment(name, run, tasks, named, baseline, seeds, together=True, method_of=method_of, most_seeds=most)
 
-    Args:
-      job: with what was asked for, and how many seeds.
-      size: rates and gradients.
-      methods: all that there are for the task, the baseline first, and PROFIT among them.
-      fewer: the names of those that also run for as many steps as PROFIT.
-      evaluations: how often a reported run is scored, about.
-    """
-    by_name = {method.name: method for method in methods}
-    chosen = list(job.chosen(by_name).values())
-    also = [method for method in chosen if method.name in fewer]
-    seeds = tuple(range(job.seeds))
-    return Plan(chosen, also, by_name["PROFIT"], size.rates, size.gradients, seeds, evaluations)
+
+def budget(full: Size, quick: Size, least: int) -> Any:
+    """The option for the gradients of a run."""
+    return count_option("Gradients of a run: the budget.", full.gradients, quick.gradients, least)
 
 
 def run_tasks(
@@ -135,7 +138,7 @@ def measure(tuning_task: compare.Task, task: compare.Task, plan: Plan, output: P
     A method's rate is the one with the best new score at the end of a run on `tuning_task`, on one seed that is not
     reported. What is left of the old task has no say in it.
     """
-    whole, tried = _at_best(tuning_task, task, plan.methods, plan.gradients, plan, output / "whole")
+    whole, tried = _at_best(tuning_task, task, plan.methods, plan.size.gradients, plan, output / "whole")
     if not plan.fewer:
         return Outcome(whole, None, tried, {})
     fewer, tried_fewer = _at_best(tuning_task, task, plan.fewer, plan.fewer_gradients, plan, output / "fewer")
@@ -154,7 +157,7 @@ def _at_best(
     curves = compare.compare(
         tuning_task,
         tuned,
-        rates=plan.rates,
+        rates=plan.size.rates,
         gradients=gradients,
         seeds=[TUNING_SEED],
         output=output / "tuning",
@@ -173,7 +176,7 @@ def _at_best(
         gradients=gradients,
         seeds=plan.seeds,
         output=output / "reported",
-        evaluations=plan.evaluations,
+        evaluations=plan.size.evaluations,
     )
     return result, tried
 
