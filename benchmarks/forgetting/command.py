@@ -195,9 +195,9 @@ class Experiment(NamedTuple):
 
     def jobs(self, task: str | None, methods: str | None, seeds: int | None, output: Path, quick: bool) -> list[Job]:
         """What the options ask for: one run, or one for each task."""
-        tasks = named(task or self.usual_tasks, self.tasks, "--task", self.task_of)
+        tasks = named(self.usual_tasks if task is None else task, self.tasks, "--task", self.task_of)
         arms: Mapping[str, Any] = self.methods
-        if methods:
+        if methods is not None:
             arms = named(methods, {**self.methods, **self.also}, "--methods", self.method_of)
         if self.baseline and self.baseline not in arms:
             said = f"{self.baseline} must be among them: the others are shown beside it."

@@ -60,11 +60,7 @@ def one_line_at(decay: float, dtype: str | None = None) -> Method:
 
 def with_pull(method: Method) -> Method:
     """A method on the loss of L2-SP: with a pull to the start."""
-
-    def optimizer(setting: Setting) -> optax.GradientTransformation:
-        return pulled(method.optimizer(setting), setting, PULL)
-
-    return method._replace(name=f"{method.name} + pull", optimizer=optimizer)
+    return method._replace(name=f"{method.name} + pull", optimizer=lambda x: pulled(method.optimizer(x), x, PULL))
 
 
 def closure_step(
