@@ -117,11 +117,11 @@ def test_two_commands_do_not_share_a_folder(tmp_path):
         assert f"runs in {tmp_path}" in sentence(invoke(*QUICK, tmp_path))
 
 
-def test_an_interrupted_command_says_how_to_go_on(linear_models, monkeypatch, tmp_path):
+def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frontier, "tune", interrupted)
+    monkeypatch.setattr(frontier, "check_alike", interrupted)
     result = invoke(*QUICK, tmp_path)
     assert result.exit_code == 130
     assert result.stderr == f"Stopped. Start the same command again to go on: {tmp_path} has what was finished.\n"
