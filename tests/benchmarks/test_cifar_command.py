@@ -16,7 +16,7 @@ from benchmarks.forgetting.tasks import Scores, Task
 from benchmarks.forgetting.tasks.cifar.base import Base, Recipe
 from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_archives import write_cifar10, write_cifar100
-from tests.benchmarks.commands import invoke
+from tests.benchmarks.commands import OWN, invoke
 
 TOY = setups.Setup(
     base=Recipe("toy", epochs=1, rate=1e-2, batch=8),
@@ -32,14 +32,6 @@ TOY = setups.Setup(
 BASE = Base({}, 0.85, 3, True, np.zeros((3, 3)))
 MADE = {"command": "c", "machine": "m", "versions": {"jax": "0"}, "quick": False, "wall_seconds": 1.0}
 ABOUT = {**MADE, "dtype": "float32", "parameters": 7, "seeds": 2}
-
-
-OWN = """
-import optax
-from profit_optax.compare import from_optimizer
-
-lion = from_optimizer("Lion", lambda rate: optax.lion(rate / 10))
-"""
 
 
 @pytest.fixture

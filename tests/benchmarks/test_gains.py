@@ -14,16 +14,10 @@ from benchmarks.forgetting.experiments.map.places import DIGITS, MAINS, TOY
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tasks import toy
 from profit_optax.compare.statistics import Interval
-from tests.benchmarks.commands import invoke
+from tests.benchmarks.commands import OWN, invoke
 from tests.benchmarks.test_demo import words
 
 CENTRE = DIGITS.centre
-OWN = """
-import optax
-from profit_optax.compare import from_optimizer
-
-lion = from_optimizer("Lion", lambda rate: optax.lion(rate / 10))
-"""
 
 
 @pytest.mark.parametrize("mapped", [DIGITS, TOY])
