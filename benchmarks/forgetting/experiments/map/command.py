@@ -101,7 +101,7 @@ def _table(gains: Sequence[Gain], unit: Unit) -> list[str]:
             plus_minus(each.over_one, unit.gain_scale, "+", unit.decimals) or "not reached",
             f"{100 * each.reached:.0f} % (alone {100 * each.alone_reached:.0f} %)",
             "" if each.gradients is None else f"{each.gradients:.1f}",
-            f"{each.cosine:+.2f}",
+            "" if np.isnan(each.cosine) else f"{each.cosine:+.2f}",
         )
         for each in gains
     ]

@@ -34,7 +34,7 @@ class Gain(NamedTuple):
       reached: share of the seeds that reached the level.
       alone_reached: that of the main optimizer alone with as many gradients a step.
       cosine: between displacement and gradient, its mean over the first steps and all seeds. NaN where no step was
-        needed.
+        needed, or a method has none.
       gradients: mean gradients until the level over those of the main optimizer alone at one gradient a step.
     """
 
@@ -84,7 +84,7 @@ def gain(factor: str, point: Point, rate: float, form: str, run: Run, equal: Run
 
 def early_cosine(run: Run) -> float:
     """The mean cosine over the evaluations within the first steps, each weighted with the steps that it stands for."""
-    if len(run.steps) == 1:
+    if len(run.steps) == 1 or "cosine" not in run.metrics:
         return float("nan")
     early = max(1, int(np.searchsorted(run.steps[1:], EARLY, side="right")))
     weights = np.diff(run.steps)[:early]
