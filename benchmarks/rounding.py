@@ -3,7 +3,7 @@
 Prints a Markdown table for one SGD reference step of a converged digits model, whose true displacement is −λ_ref g.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import chex
 import jax
@@ -12,9 +12,9 @@ import typer
 
 from benchmarks.commands import in_a_sentence
 from benchmarks.forgetting.experiments.demo import BATCH
-from benchmarks.forgetting.report import environment
 from benchmarks.forgetting.tasks import digits
 from benchmarks.forgetting.tasks.catalogue import ANGLE
+from profit_optax.compare.environment import PACKAGES, environment
 
 _CASES = (
     *(("float32", rate) for rate in (1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9)),
@@ -61,7 +61,7 @@ def main() -> None:
     for dtype, rate in _CASES:
         found = measure(params, grads, dtype, rate)
         print(f"| {dtype} | {rate:g} | {found.lost:.0%} | {found.subtracted:.3f} | {found.accumulated:.3f} |")
-    about: dict[str, Any] = environment()
+    about = environment((*PACKAGES, "flax"))
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     print(f"\nCosines with the true displacement. {versions}; {about['machine']}.")
 

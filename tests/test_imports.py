@@ -115,8 +115,8 @@ def test_the_package_needs_no_optional_package():
 @pytest.mark.parametrize(
     ("part", "others"),
     [
-        ("tasks", ("methods", "experiments", "runner", "report", "command", "summary")),
-        ("methods", ("experiments", "runner", "report", "command", "summary")),
+        ("tasks", ("methods", "experiments", "runner", "tuning", "report", "command", "summary")),
+        ("methods", ("experiments", "runner", "tuning", "report", "command", "summary")),
     ],
 )
 def test_the_benchmarks_import_tasks_then_methods_then_experiments(part, others):

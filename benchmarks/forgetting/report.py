@@ -1,4 +1,4 @@
-"""The table and the picture of a comparison, and what its numbers were made with."""
+"""A report, and the table and the picture of methods at equal new accuracy."""
 
 import itertools
 import textwrap
@@ -9,13 +9,10 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from rich import box
-from rich.table import Table
 
 from benchmarks.commands import markdown_table
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import Row, crossing, percent
-from profit_optax.compare import environment as compared
 from profit_optax.compare.formats import plus_minus, short_rate
 from profit_optax.compare.statistics import interval
 from profit_optax.compare.store import write
@@ -33,56 +30,34 @@ _STYLES = (
 )
 
 
-def table(rows: Sequence[Row], level: float, baseline: str) -> Table:
-    """A line for each method at each rate, rate by rate: means over seeds ± half of the 95 % interval."""
-    title = f"Old accuracy (%) where the new accuracy first reaches {percent(level)} %"
-    result = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    result.add_column("rate", no_wrap=True)
-    result.add_column("method", no_wrap=True)
-    for name in ("old", f"minus {baseline}", "steps", "grads", "cosine"):
-        result.add_column(name, justify="right")
-    for rate in dict.fromkeys(row.rate for row in rows):
-        for i, row in enumerate(row for row in rows if row.rate == rate):
-            result.add_row("" if i else short_rate(rate), *_cells(row))
-        result.add_section()
-    return result
-
-
-def markdown(rows: Sequence[Row], level: float, baseline: str, reached: Mapping[str, str]) -> str:
-    """A table of methods, each at its own setting, the best first: means over seeds ± half of the 95 % interval.
-
-    `reached` says of each with how many of its settings it got to the level in tuning.
-    """
-    head = ("method", "rate", "else", "old (%)", f"minus {baseline}", "steps", "grads", "s", "cosine", "reached")
-    order = sorted(rows, key=lambda row: -np.inf if row.old is None else row.old.mean, reverse=True)
-    lines = markdown_table([head, *(_line(row, reached[row.method]) for row in order)])
-    title = f"Old accuracy where the new accuracy first reaches {percent(level)} %\n\n"
-    return title + "\n".join(lines) + "\n"
-
-
-def _line(row: Row, reached: str) -> tuple[str, ...]:
-    others = ", ".join(f"{name} {value:g}" for name, value in row.setting.items() if name != "rate")
-    method, old, difference, steps, gradients, cosine = _cells(row)
-    seconds = "" if row.seconds is None else f"{row.seconds:.1f}"
-    return method, short_rate(row.rate), others, old, difference, steps, gradients, seconds, cosine, reached
-
-
-def environment() -> dict[str, Any]:
-    """Versions and machine, without which times mean nothing."""
-    return compared.environment((*compared.PACKAGES, "flax"))
-
-
-def made_with(about: dict[str, Any]) -> str:
-    """The command, how long it took, versions and machine, as a sentence."""
+def page(title: str, about: Mapping[str, Any], *sections: str) -> str:
+    """A report: what it is of, with which command, versions and machine it was made, and its sections."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     seconds = f"{about['wall_seconds']:.0f} s, without what it found done already"
-    return f"`{about['command']}`; {seconds}; {versions}; {about['machine']}."
+    made_with = f"`{about['command']}`; {seconds}; {versions}; {about['machine']}."
+    note = ["**A quick run shows that everything works. Its numbers mean nothing.**"] if about["quick"] else []
+    return "\n\n".join([f"# {title}", *note, made_with, *sections]) + "\n"
 
 
-def headline(about: dict[str, Any]) -> list[str]:
-    """How a report begins."""
-    note = "**A quick run shows that everything works. Its numbers mean nothing.**"
-    return [note, "", made_with(about)] if about["quick"] else [made_with(about)]
+def table(rows: Sequence[Row], level: float, baseline: str, **more: Mapping[str, str]) -> str:
+    """A line for each method at a setting: means over seeds ± half of the 95 % interval.
+
+    `more` are further columns, with a cell for each method.
+    """
+    head = ("method", "rate", "else", "old (%)", f"minus {baseline}", "steps", "grads", "s", "cosine", *more)
+    lines = [[*_line(row), *(column[row.method] for column in more.values())] for row in rows]
+    title = f"Old accuracy where the new accuracy first reaches {percent(level)} %"
+    return "\n".join([title, "", *markdown_table([head, *lines])])
+
+
+def _line(row: Row) -> list[str]:
+    others = ", ".join(f"{name} {value:g}" for name, value in row.setting.items() if name != "rate")
+    there = [f"not reached: {row.seeds - row.reached} of {row.seeds} seeds", *4 * [""]]
+    if row.old is not None:
+        gap, counts = plus_minus(row.difference, 100, "+"), (f"{row.steps:.0f}", f"{row.gradients:.0f}")
+        there = [plus_minus(row.old, 100), gap, *counts, f"{row.seconds:.1f}"]
+    cosine = f"{row.metrics['cosine']:+.2f}" if "cosine" in row.metrics else ""
+    return [row.method, short_rate(row.rate), others, *there, cosine]
 
 
 def save(figure: Figure, path: Path, dpi: int = 130) -> None:
@@ -131,20 +106,6 @@ def by_rate(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """A panel for each rate."""
     rates = dict.fromkeys(run.rate for run in runs)
     return {f"rate {short_rate(rate)}": [run for run in runs if run.rate == rate] for rate in rates}
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    cosine = f"{row.metrics['cosine']:+.2f}" if "cosine" in row.metrics else ""
-    if row.old is None:
-        return row.method, f"not reached: {row.seeds - row.reached} of {row.seeds} seeds", "", "", "", cosine
-    return (
-        row.method,
-        plus_minus(row.old, 100),
-        plus_minus(row.difference, 100, "+"),
-        f"{row.steps:.0f}",
-        f"{row.gradients:.0f}",
-        cosine,
-    )
 
 
 def _draw(panel: Axes, run: Run, level: float, style: tuple[str, str, str]) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from benchmarks.forgetting.runner import Run
 from profit_optax.compare.statistics import Interval, at_crossing, interval
-from profit_optax.compare.summary import Curve
+from profit_optax.compare.summary import Curve, level_rows
 
 
 class Crossing(NamedTuple):
@@ -65,24 +65,24 @@ def summarize(runs: Sequence[Run], level: float, baseline: str) -> list[Row]:
     """A row for each run, with differences to the `baseline` method: to its only run, or to that at the same rate."""
     rows = []
     for run in runs:
-        at = crossing(run, level)
-        steps = interval(at.steps)
+        compared = [run] if run.method == baseline else [run, _counterpart(runs, baseline, run)]
+        at, *_ = level_rows([as_curve(each) for each in compared], level, baseline)
         row = Row(
             method=run.method,
             setting=run.setting,
-            seeds=len(at.old),
-            reached=int(np.sum(~np.isnan(at.old))),
-            old=interval(at.old),
-            difference=None if run.method == baseline else difference(run, _counterpart(runs, baseline, run), level),
-            steps=steps.mean if steps else None,
-            gradients=steps.mean * run.gradients if steps else None,
+            seeds=at.seeds,
+            reached=at.reached,
+            old=at.old,
+            difference=at.difference,
+            steps=None if at.gradients is None else at.gradients / run.gradients,
+            gradients=at.gradients,
             final_new=float(np.mean(run.new[:, -1])),
             metrics={
                 name: float(np.mean(np.average(values, axis=1, weights=np.diff(run.steps))))
                 for name, values in run.metrics.items()
                 if len(run.steps) > 1
             },
-            seconds=steps.mean / max(run.steps[-1], 1) * run.seconds if steps else None,
+            seconds=at.seconds,
         )
         rows.append(row)
     return rows

@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 from benchmarks import rounding
 from benchmarks.forgetting.experiments import frontier
 from benchmarks.forgetting.experiments.cifar import command as cifar
-from benchmarks.forgetting.experiments.toy import command as toy
 from benchmarks.forgetting.tasks import digits
 from profit_optax.compare.store import opened
 from tests.benchmarks.commands import invoke
@@ -30,21 +29,12 @@ def sentence(result):
 @pytest.mark.parametrize(
     ("experiment", "option", "value"),
     [
-        ("toy", "--seeds", "1"),
-        ("toy", "--seeds", "101"),
-        ("map", "--seeds", "1000000000"),
-        ("warmup", "--seeds", "1000000000"),
-        ("warmup", "--task", "chess"),
-        ("warmup", "--methods", "PROFIT"),
         ("warmup", "--steps", "0"),
-        ("demo", "--seeds", "1"),
         ("demo", "--output", __file__),
         ("demo", "--output", __file__ + "/below"),
-        ("map", "--task", "chess"),
     ],
 )
 def test_a_wrong_value_is_refused_before_anything_is_trained(monkeypatch, tmp_path, experiment, option, value):
-    monkeypatch.setattr(toy, "sweep", None)
     monkeypatch.setattr(digits, "_load", None)
     result = invoke(experiment, "--quick", "--output", tmp_path, option, value)
     assert result.exit_code == 2
@@ -54,7 +44,6 @@ def test_a_wrong_value_is_refused_before_anything_is_trained(monkeypatch, tmp_pa
 @pytest.mark.parametrize(
     ("option", "value", "said"),
     [
-        ("--methods", "adamw,adamv", "'adamv' is none of adamw, profit"),
         ("--rates", "fast", "is not a list of numbers"),
         ("--rates", "1e-3,,1e-4", "is not a list of numbers"),
         ("--rates", "nan", "every rate must be positive and finite"),
@@ -121,7 +110,7 @@ def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(frontier, "task_named", interrupted)
+    monkeypatch.setattr(frontier, "check_alike", interrupted)
     result = invoke(*QUICK, tmp_path)
     assert result.exit_code == 130
     assert result.stderr == f"Stopped. Start the same command again to go on: {tmp_path} has what was finished.\n"

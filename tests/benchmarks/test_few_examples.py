@@ -116,8 +116,8 @@ def test_adapters_change_nothing_at_first_and_are_all_that_learns_beside_the_hea
     learning = jax.tree.map(lambda x, inside: bool(np.any(np.asarray(x))) and inside, grads, head_and_adapters(grads))
     assert all(jax.tree.leaves(learning["head"]))
     assert sum(jax.tree.leaves(learning["backbone"])) == 7  # a convolution at the stem, and two of each stage
-    plan = vision.plan_for(KINDS["adapters"], vision.QUICK)
-    assert [method.name for method in plan.methods] == ["AdamW", "AdamW x2", "PROFIT", "one line", "head only"]
+    methods = vision.methods_for(KINDS["adapters"])
+    assert [method.name for method in methods] == ["AdamW", "AdamW x2", "PROFIT", "one line", "head only"]
 
 
 class Quarters:
@@ -140,7 +140,7 @@ def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monk
     monkeypatch.setattr(few_examples_module, "logits", Quarters.logits)
     for name, found in (("load", Pretrained(Quarters.params, {})), ("cifar10", TEN), ("cifar100", HUNDRED)):
         monkeypatch.setattr(vision, name, lambda path, found=found: found)
-    arguments = ["vision", "--data", "there", "--weights", "there", "--quick", "--tasks", kind, "--gradients", "200"]
+    arguments = ["vision", "--data", "there", "--weights", "there", "--quick", "--task", kind, "--gradients", "200"]
     arguments += ["--output", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

@@ -14,7 +14,7 @@ from benchmarks.forgetting.experiments.map.places import DIGITS, MAINS, TOY
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.tasks import toy
 from profit_optax.compare.statistics import Interval
-from tests.benchmarks.commands import invoke
+from tests.benchmarks.commands import OWN, invoke
 from tests.benchmarks.test_demo import words
 
 CENTRE = DIGITS.centre
@@ -32,13 +32,16 @@ def test_each_factor_is_varied_alone_from_the_same_centre(mapped):
 @pytest.mark.parametrize("mapped", [DIGITS, TOY])
 def test_the_main_optimizer_alone_takes_as_many_gradients_a_step(mapped):
     for n_ref in (1, 3):
-        arms = mapped.methods(mapped.centre._replace(n_ref=n_ref))
-        assert arms["alone, equal"].gradients == arms["PROFIT"].gradients == n_ref + 1
-        assert arms["alone"].gradients == arms["one line"].gradients == 1
+        point = mapped.centre._replace(n_ref=n_ref)
+        forms = mapped.forms(point)
+        assert mapped.alone(point, n_ref + 1).gradients == forms["PROFIT"].gradients == n_ref + 1
+        assert mapped.alone(point, 1).gradients == forms["one line"].gradients == 1
 
 
 def test_every_place_and_method_has_a_name_of_its_own():
-    named = [method.name for main in MAINS for method in DIGITS.methods(CENTRE._replace(main=main)).values()]
+    points = [CENTRE._replace(main=main) for main in MAINS]
+    named = [method.name for point in points for method in DIGITS.forms(point).values()]
+    named += [DIGITS.alone(point, gradients).name for point in points for gradients in (1, 2)]
     assert len(set(named)) == len(named)
 
 
@@ -53,16 +56,15 @@ def run_of(old, gradients, cosine=(-0.2, -0.4)):
     return Run("run", {"rate": 1e-3}, gradients, np.array([0, 10, 40]), old, new, metrics, 1.0)
 
 
-RUNS = {
-    "alone": run_of([0.5, 0.7], 1),
-    "alone, equal": run_of([0.4, 0.6], 2),
-    "PROFIT": run_of([0.8, 1.0], 2),
-    "one line": run_of([0.6, 0.8], 1),
-}
+ALONE, EQUAL = run_of([0.5, 0.7], 1), run_of([0.4, 0.6], 2)
+PROFIT, ONE_LINE = run_of([0.8, 1.0], 2), run_of([0.6, 0.8], 1)
 
 
 def test_a_gain_is_over_the_main_optimizer_alone_at_equal_gradients_a_step():
-    profit, one_line = (gain("ratio", CENTRE, 1e-3, form, RUNS, 0.5) for form in ("PROFIT", "one line"))
+    profit, one_line = (
+        gain("ratio", CENTRE, 1e-3, "form", run, equal, ALONE, 0.5)
+        for run, equal in ((PROFIT, EQUAL), (ONE_LINE, ALONE))
+    )
     assert profit.gain.mean == pytest.approx(0.4)
     assert profit.over_one.mean == pytest.approx(0.3)
     assert one_line.gain.mean == one_line.over_one.mean == pytest.approx(0.1)
@@ -71,16 +73,16 @@ def test_a_gain_is_over_the_main_optimizer_alone_at_equal_gradients_a_step():
 
 
 def test_what_is_not_reached_has_no_gain():
-    late = RUNS["PROFIT"]._replace(new=np.array([[0.0, 0.5, 1.0], [0.0, 0.1, 0.2]]))
-    found = gain("ratio", CENTRE, 1e-3, "PROFIT", {**RUNS, "PROFIT": late}, 0.5)
+    late = PROFIT._replace(new=np.array([[0.0, 0.5, 1.0], [0.0, 0.1, 0.2]]))
+    found = gain("ratio", CENTRE, 1e-3, "PROFIT", late, EQUAL, ALONE, 0.5)
     assert (found.gain, found.gradients, found.reached, found.alone_reached) == (None, None, 0.5, 1.0)
 
 
 def test_the_early_cosine_is_of_the_first_steps_alone():
     # The second evaluation is at step 40, later than early.
-    assert early_cosine(RUNS["PROFIT"]) == pytest.approx(-0.2)
-    assert early_cosine(RUNS["PROFIT"]._replace(steps=np.array([0, 5, 20]))) == pytest.approx(-0.35)
-    assert early_cosine(RUNS["PROFIT"]._replace(steps=np.array([0, 30, 40]))) == pytest.approx(-0.2)
+    assert early_cosine(PROFIT) == pytest.approx(-0.2)
+    assert early_cosine(PROFIT._replace(steps=np.array([0, 5, 20]))) == pytest.approx(-0.35)
+    assert early_cosine(PROFIT._replace(steps=np.array([0, 30, 40]))) == pytest.approx(-0.2)
 
 
 def gain_of(cosine, mean, reached=1.0, alone_reached=1.0, form="PROFIT"):
@@ -93,11 +95,10 @@ def gain_of(cosine, mean, reached=1.0, alone_reached=1.0, form="PROFIT"):
 
 gain_of.ratio = 0.0
 COSINES = (-0.9, -0.5, -0.3, -0.1, 0.2)
-ABOUT = {"seeds": 3, "command": "c", "machine": "m", "versions": {}, "wall_seconds": 1.0}
 
 
 def test_a_run_without_a_step_has_no_cosine():
-    none = RUNS["PROFIT"]
+    none = PROFIT
     none = none._replace(steps=none.steps[:1], metrics={"cosine": np.zeros((2, 0))})
     assert np.isnan(early_cosine(none))
     ordered = [gain_of(x, x) for x in COSINES]
@@ -143,7 +144,7 @@ def test_the_map_draws_what_was_reached_and_what_was_not(tmp_path):
     gains = [gain_of(x, x) for x in COSINES] + [gain_of(-0.95, None, reached=0.0)]
     plot(tmp_path / "map.png", DIGITS, gains, predictions(gains), n_seeds=3)
     assert (tmp_path / "map.png").stat().st_size > 10_000
-    text = command._sentences(predictions(gains), ABOUT, DIGITS.unit)
+    text = command._sentences(predictions(gains), 3, DIGITS.unit)
     assert "PROFIT: Spearman's rank correlation" in text
     assert "+1.00 [" in text
     assert "lower early cosine in 100 % of its pairs" in text
@@ -175,11 +176,13 @@ def test_the_command_at_toy_size(linear_models, monkeypatch, tmp_path):
     }
     assert "Too few places reached the level for a correlation" in words((tmp_path / "map.md").read_text())
     assert (tmp_path / "map.png").exists()
-    assert (
-        invoke("map", "--quick", "--factors", "main", "--seeds", "3", "--output", str(tmp_path / "three")).exit_code
-        == 0
-    )
-    assert json.loads((tmp_path / "three/map.json").read_text())["seeds"] == 3
+    (tmp_path / "own.py").write_text(OWN)
+    options = ("--seeds", 3, "--methods", f"one line,{tmp_path / 'own.py'}:lion", "--output", tmp_path / "three")
+    result = invoke("map", "--quick", "--factors", "main,n_ref", *options)
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "three/map.json").read_text())
+    assert content["seeds"] == 3
+    assert [(each["factor"], each["form"]) for each in content["gains"]] == [("main", "one line"), ("main", "Lion")] * 2
     identities = [json.loads(path.read_text())["identity"] for path in (tmp_path / "three/runs").glob("*.json")]
     assert {tuple(each["seeds"]) for each in identities} == {(0, 1, 2)}
     wrong = invoke("map", "--factors", "weather")
@@ -193,18 +196,18 @@ def test_the_command_on_the_toy_problem(monkeypatch, tmp_path):
     result = invoke("map", "--task", "toy", "--quick", "--factors", "base_steps")
     assert result.exit_code == 0, result.output
     folder = tmp_path / "out/map"
-    content = json.loads((folder / "map_toy.json").read_text())
+    content = json.loads((folder / "map.json").read_text())
     assert (content["task"], content["centre"]) == ("toy", TOY.centre._asdict())
     found = [(each["factor"], each["point"][each["factor"]], each["form"], each["rate"]) for each in content["gains"]]
     assert found == [("base_steps", 1000, form, rate) for rate in (5e-4, 1.5e-3) for form in ("PROFIT", "one line")]
     # A hundredth of the steps where it is quick, once for each seed.
     models = sorted(path.name for path in (folder / "runs").glob("*.msgpack"))
     assert models == [f"toy-relu-1024-50-8-10-8-{seed}.msgpack" for seed in (0, 1)]
-    text = (folder / "map_toy.md").read_text()
+    text = (folder / "map.md").read_text()
     assert "| level (error) | gain (mean squared error) |" in text
     assert "Gains in mean squared error on the old square" in text
     assert "from the old model's error on the new task to its error on the old one" in text
-    assert (folder / "map_toy.png").exists()
+    assert (folder / "map.png").exists()
 
 
 def test_a_factor_of_another_task_is_refused():

@@ -2,16 +2,20 @@
 
 import importlib.util
 import itertools
+import re
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.forgetting.experiments import language as experiment
 from benchmarks.forgetting.tasks.language import weights
 from benchmarks.forgetting.tasks.language.network import Shape, fresh_adapters, logits
 from benchmarks.forgetting.tasks.language.task import Sizes, TextError, language, spread, windows
 from benchmarks.forgetting.tasks.language.weights import LanguageModel
+from tests.benchmarks.commands import invoke
 
 SHAPE = Shape(vocabulary=11, width=24, hidden=16, layers=2, heads=6, groups=2, base=100.0, epsilon=1e-5)
 SIZES = Sizes(length=6, batch=2, scored=5, rank=3)
@@ -130,6 +134,29 @@ def test_windows_follow_one_another_and_a_short_text_is_an_error():
     assert [len(part) for part in parts] == [14, 2, 4]
     with pytest.raises(TextError, match="at least 50 tokens, got 9"):
         windows(range(9), 4)
+
+
+class Letters:
+    """A tokenizer that knows few."""
+
+    @staticmethod
+    def encode(text):
+        return types.SimpleNamespace(ids=[ord(letter) % SHAPE.vocabulary for letter in text])
+
+
+def test_the_command_reports_perplexities_of_the_methods_that_are_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "load", lambda path: model()._replace(tokenizer=Letters))
+    for name, text in (("new", "abcd" * 200), ("old", "hgfe" * 200)):
+        (tmp_path / name).write_text(text)
+    texts = ("--new", tmp_path / "new", "--old", tmp_path / "old", "--weights", tmp_path / "none")
+    options = ("--quick", "--gradients", 12, "--task", "adapters", "--methods", "one line,AdamW")
+    result = invoke("language", *texts, *options, "--output", tmp_path / "out")
+    assert result.exit_code == 0, result.output
+    page = (tmp_path / "out" / "language.md").read_text(encoding="utf-8")
+    assert "## new, adapters" in page
+    assert re.findall(r"^\| ([^|]+) \|.* 12 \|", page, re.MULTILINE) == ["AdamW", "one line"]
+    assert re.findall(r"^\| ([^|]+) \|.* 6 \|", page, re.MULTILINE) == ["AdamW"]
+    assert "Its numbers mean nothing" in page
 
 
 def test_missing_weights_are_named():

@@ -19,7 +19,6 @@ from benchmarks.forgetting.methods.optimizers import MOMENTUM, adamw, adan, alon
 from benchmarks.forgetting.methods.profit import (
     one_line,
     one_line_at,
-    one_line_of_moment,
     profit,
     profit_transparent,
     with_pull,
@@ -28,7 +27,6 @@ from benchmarks.forgetting.methods.sam import sam
 from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.runner import Trial, evenly, run_all
 from benchmarks.forgetting.tasks import Scores, Task
-from profit_optax import orthogonalize
 from profit_optax.compare import CompareError, distilled
 
 STEPS, BATCH, EXAMPLES, CLASSES = 12, 4, 20, 3
@@ -131,8 +129,9 @@ def assert_courses_agree(found, expected):
 
 
 def test_every_method_has_its_own_name_and_the_same_number_of_settings():
-    methods = [*catalogue.optimizers(), *catalogue.regularised(), *catalogue.ours()]
-    assert len({method.name for method in methods}) == len(methods) == 17
+    methods = [method for group in catalogue.GROUPS.values() for method in group]
+    assert len(catalogue.METHODS) == len(methods)
+    assert len(methods) - len(catalogue.GROUPS["one line"]) == 17
     assert {len(method.settings()) for method in methods} == {9}
 
 
@@ -310,19 +309,6 @@ def test_a_pulled_method_is_on_the_loss_of_l2_sp():
         np.abs(course(with_pull(one_line_at(0.0)), {"rate": 0.1}) - course(one_line_at(0.0), {"rate": 0.1})).max()
         > 1e-3
     )
-
-
-def test_the_one_line_of_the_moment_projects_against_adams_first_moment(given):
-    params, tx = start(), optax.adamw(0.1)
-    state, points = tx.init(params), [params]
-    for batch in given:
-        moment = optax.tree.scale(-1, state[0].mu)
-        grads, _ = orthogonalize(jax.grad(loss)(params, batch), moment)
-        updates, state = tx.update(grads, state, params)
-        params = optax.apply_updates(params, updates)
-        points.append(params)
-    found = course(one_line_of_moment(), {"rate": 0.1})
-    np.testing.assert_allclose(found, course_of(points), rtol=RTOL, atol=RTOL)
 
 
 def test_lp_ft_is_the_head_alone_and_then_adamw_from_a_fresh_state(given):

@@ -144,7 +144,7 @@ class Straight(nn.Module):
 def test_the_command_reports_errors_and_keeps_the_old_model(tmp_path, monkeypatch):
     monkeypatch.setattr(task_module, "Forecaster", Straight)
     write_windows(tmp_path / "windows.npz", 400)
-    arguments = ["motion", "--data", str(tmp_path / "windows.npz"), "--new", "pedestrians", "--quick"]
+    arguments = ["motion", "--data", str(tmp_path / "windows.npz"), "--task", "pedestrians", "--quick"]
     arguments += ["--output", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
@@ -156,3 +156,19 @@ def test_the_command_reports_errors_and_keeps_the_old_model(tmp_path, monkeypatc
     before = old.stat().st_mtime_ns
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert old.stat().st_mtime_ns == before
+
+
+def test_the_command_compares_what_is_asked_for_and_a_method_of_a_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(task_module, "Forecaster", Straight)
+    write_windows(tmp_path / "windows.npz", 400)
+    made = 'METHODS["sgd"]()'
+    (tmp_path / "own.py").write_text(f"from profit_optax.compare import METHODS\nmine = {made}\nother = 5\n")
+    arguments = ["motion", "--data", str(tmp_path / "windows.npz"), "--task", "vehicles", "--quick"]
+    arguments += ["--output", str(tmp_path / "out"), "--methods"]
+    result = CliRunner().invoke(app, [*arguments, f"AdamW, encoder frozen,AdamW,{tmp_path / 'own.py'}:mine"])
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "out" / "motion.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| ([^|]+) \|.* 40 \|", text, re.MULTILINE) == ["AdamW", "AdamW, encoder frozen", "SGD"]
+    assert re.findall(r"^\| ([^|]+) \|.* 10 \|", text, re.MULTILINE) == ["AdamW"], "as many steps as PROFIT"
+    result = CliRunner().invoke(app, [*arguments, f"AdamW,{tmp_path / 'own.py'}:other"])
+    assert "other must be a Method of profit_optax.compare, got int" in result.output

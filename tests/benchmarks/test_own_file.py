@@ -7,15 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from typer.testing import CliRunner
 
-from benchmarks.forgetting.__main__ import EXPERIMENTS, app
 from benchmarks.forgetting.compared import as_arm, as_task
 from benchmarks.forgetting.runner import Trial, batch_order, evenly, run_all
 from benchmarks.forgetting.tasks import Scores
 from profit_optax.compare import METHODS, CompareError, Setting, compare, from_optimizer
 from profit_optax.compare.files import load
-from tests.benchmarks.test_demo import words
+from tests.benchmarks.commands import invoke
 
 OWN = '''"""Mirrored digits, and Lion."""
 
@@ -50,8 +48,8 @@ def own(tmp_path):
 
 @pytest.mark.parametrize("experiment", ["demo", "frontier", "warmup"])
 def test_an_experiment_runs_a_task_and_a_method_of_a_file(own, tmp_path, experiment):
-    options = ["--quick", "--task", f"{own}:mirrored", "--methods", f"AdamW,{own}:lion", "--output", str(tmp_path)]
-    result = CliRunner().invoke(app, [experiment, *options], env={"COLUMNS": "200"})
+    options = ["--quick", "--task", f"{own}:mirrored", "--methods", f"AdamW,{own}:lion", "--output", tmp_path]
+    result = invoke(experiment, *options)
     assert result.exit_code == 0, result.output
     content = json.loads((tmp_path / f"{experiment}.json").read_text())
     assert {row["method"] for row in content["summary"]} == {"AdamW", "Lion"}
@@ -115,17 +113,3 @@ def test_a_task_s_seeds_are_models_of_their_own(own):
     both = mirrored([0, 1])
     first, second = (as_task(both, 16, i).params["params"]["Dense_0"]["kernel"] for i in range(2))
     assert (first != second).any()
-
-
-@pytest.mark.parametrize(("option", "value"), [("--task", "nothing"), ("--methods", "AdamW,nothing")])
-def test_a_name_that_is_nobody_s_is_an_error(tmp_path, option, value):
-    result = CliRunner().invoke(app, ["demo", "--quick", option, value, "--output", str(tmp_path)])
-    assert result.exit_code == 2
-    assert f"Invalid value for {option}: 'nothing' is none of" in words(result.stderr)
-
-
-PRETRAINED = ["vision", "motion", "language"]
-
-
-def test_every_experiment_is_named():
-    assert list(EXPERIMENTS) == ["demo", "frontier", "map", "toy", "warmup", "cifar", *PRETRAINED]

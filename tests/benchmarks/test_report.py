@@ -1,16 +1,14 @@
 """What the reader is shown."""
 
 import json
-from io import BytesIO, StringIO, TextIOWrapper
 
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
-from rich.console import Console
 
-from benchmarks.forgetting.command import job
-from benchmarks.forgetting.report import by_rate, markdown, plot, table
+from benchmarks.forgetting.command import Job
+from benchmarks.forgetting.report import by_rate, page, plot, table
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import summarize
 
@@ -31,50 +29,29 @@ def runs():
     ]
 
 
-def printed(width):
-    text = StringIO()
-    Console(file=text, width=width).print(table(summarize(runs(), 0.85, "base"), 0.85, "base"))
-    return text.getvalue()
-
-
-def test_the_table_holds_the_means_their_intervals_and_the_costs():
-    # Half way from 0.7 to 1.0: old 0.85, 0.8, 0.75 at step 15. t(0.975, 2) = 4.3027, standard error 0.05 / sqrt(3).
-    lines = [" ".join(line.split()) for line in printed(80).splitlines()]
-    assert "1e-3 base 80.0 ± 12.4 15 15" in lines
-    assert "ours 81.0 ± 12.4 +1.0 ± 0.0 15 30 -0.25" in lines
-    assert "85 %" in printed(80).splitlines()[0]
-
-
-def test_the_table_says_what_was_not_reached():
-    (line,) = (line for line in printed(120).splitlines() if "not reached" in line)
-    assert " ".join(line.split()) == "ours not reached: 2 of 3 seeds -0.25"
-
-
-def test_the_table_fits_a_terminal_and_needs_none():
-    assert "\x1b" not in printed(80)
-    assert max(map(len, printed(80).splitlines())) <= 80
-
-
-def test_the_table_can_be_written_without_unicode():
-    file = TextIOWrapper(BytesIO(), encoding="latin-1")
-    Console(file=file, width=80).print(table(summarize(runs(), 0.85, "base"), 0.85, "base"))
-    file.flush()
-
-
 def cells(line):
     return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def test_the_markdown_table_has_the_best_first_and_the_unreached_last():
+def test_the_table_holds_the_means_their_intervals_and_the_costs_and_says_what_was_not_reached():
+    # Half way from 0.7 to 1.0: old 0.85, 0.8, 0.75 at step 15. t(0.975, 2) = 4.3027, standard error 0.05 / sqrt(3).
     first = runs()[2:]
     late = runs()[1]._replace(method="late", setting={"rate": 1e-4, "ratio": 10.0})
     reached = {"base": "3 of 9", "ours": "4 of 9", "late": "0 of 9"}
-    title, _, head, _, *lines = markdown(summarize([late, *first], 0.85, "base"), 0.85, "base", reached).splitlines()
+    rows = summarize([late, *first], 0.85, "base")
+    title, _, head, _, *lines = table(rows, 0.85, "base", reached=reached).splitlines()
     assert "85 %" in title
     assert cells(head)[3:5] == ["old (%)", "minus base"]
-    assert [cells(line)[0] for line in lines] == ["ours", "base", "late"]
-    assert cells(lines[0]) == ["ours", "1e-4", "", "81.0 ± 12.4", "+1.0 ± 0.0", "15", "30", "0.8", "-0.25", "4 of 9"]
-    assert cells(lines[2])[1:4] == ["1e-4", "ratio 10", "not reached: 2 of 3 seeds"]
+    assert cells(lines[0])[:4] == ["late", "1e-4", "ratio 10", "not reached: 2 of 3 seeds"]
+    assert cells(lines[1]) == ["base", "1e-4", "", "80.0 ± 12.4", "", "15", "15", "0.8", "", "3 of 9"]
+    assert cells(lines[2]) == ["ours", "1e-4", "", "81.0 ± 12.4", "+1.0 ± 0.0", "15", "30", "0.8", "-0.25", "4 of 9"]
+
+
+def test_a_page_says_how_it_was_made_and_when_it_measures_nothing():
+    about = {"command": "c", "machine": "m", "versions": {"jax": "0"}, "quick": False, "wall_seconds": 61.4}
+    made = "`c`; 61 s, without what it found done already; jax 0; m."
+    assert page("A title", about, "one", "two") == f"# A title\n\n{made}\n\none\n\ntwo\n"
+    assert "Its numbers mean nothing" in page("A title", {**about, "quick": True})
 
 
 def test_panels_with_different_methods_have_legends_of_their_own_and_a_common_one_looks_the_same(monkeypatch, tmp_path):
@@ -92,10 +69,10 @@ def test_the_json_file_holds_the_curves_and_no_nan(tmp_path):
     found = runs()
     found[1].metrics["cosine"][0, 0] = np.nan
     rows, slow = summarize(found, 0.85, "base"), found[0]._replace(setting={"rate": 1e-7})
-    with job("x", tmp_path, quick=True) as work:
-        work.write({**work.about(level=0.85), "summary": rows, "runs": [*found, slow]})
+    job = Job("x", tmp_path, quick=True, tasks={"near": None, "far": None}, methods={}, seeds=3)
+    job.write("text", {**job.about(level=0.85), "summary": rows, "runs": [*found, slow]})
     content = json.loads((tmp_path / "x.json").read_text())
-    assert (content["level"], content["quick"]) == (0.85, True)
+    assert (content["level"], content["quick"], content["task"], content["seeds"]) == (0.85, True, "near, far", 3)
     assert content["command"].startswith("python -m benchmarks.forgetting")
     assert content["runs"][4]["setting"] == {"rate": 1e-7}
     np.testing.assert_allclose(content["runs"][3]["old"], found[3].old)

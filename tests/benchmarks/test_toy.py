@@ -21,7 +21,7 @@ from tests.benchmarks.commands import invoke
 SIZE = toy.Size(examples=200, held_out=40, width=32, base_steps=1000, base_batch=50)
 PLAN = Plan(("tanh",), (4,), (10, 1000), seeds=(0, 1), steps=5, size=SIZE)
 EPS = float(np.finfo(np.float32).eps)
-METHODS = {method.name: method for method in sweep.methods()}
+METHODS = sweep.METHODS
 FULL, HEAD = METHODS["full fine-tuning"], METHODS["head only"]
 
 
@@ -38,7 +38,7 @@ def task(store):
 @pytest.fixture(scope="module")
 def swept(task, store):
     progress = []
-    results = sweep.sweep(PLAN, store, lambda text, parts: progress.append(parts))
+    results = sweep.sweep(PLAN, list(METHODS.values()), store, lambda text, parts: progress.append(parts))
     assert sum(progress) == sweep.total(PLAN)
     return results
 
@@ -244,14 +244,13 @@ def test_a_sweep_has_every_row_at_every_setting(swept):
 def test_a_sweep_that_is_done_is_not_run_again(swept, store, monkeypatch):
     monkeypatch.setattr(runner, "_run_trial", training_again)
     monkeypatch.setattr(toy, "_old_model", training_again)
-    again = sweep.sweep(PLAN, store)
+    again = sweep.sweep(PLAN, list(METHODS.values()), store)
     assert [result.errors for result in again] == [result.errors for result in swept]
 
 
-def test_predictions_are_those_of_the_first_seeds_models(task, store, monkeypatch):
+def test_predictions_are_those_of_the_first_seeds_models(task, store):
     points = grid(7)
-    monkeypatch.setattr(sweep, "methods", lambda: (FULL,))
-    found = sweep.predictions(Setting("tanh", 4, 10.0, "PROFIT"), PLAN, store, points)
+    found = sweep.predictions(Setting("tanh", 4, 10.0, "PROFIT"), PLAN, [FULL], store, points)
     assert list(found) == ["before", "full fine-tuning"]
     expected = task.outputs(params_of(task, 0), toy.Examples(points, None))
     np.testing.assert_allclose(found["before"], expected, rtol=1e-5, atol=1e-6)
@@ -294,17 +293,25 @@ def test_the_report_says_what_comes_near_and_what_does_not():
     assert "| relu | 64 | 100 | **0.05 / 0.5** | 1.09 | 1 / 1 | 21.7 |" in rows
 
 
+def test_rows_that_were_not_run_are_not_reported():
+    results = [result for result in made_up({10.0: Errors(0.5, 0.5)}) if result.row in ("before", "PROFIT")]
+    assert sweep.nearest(results) == Setting("relu", 64, 10.0, "PROFIT")
+    assert [line.split(":")[0] for line in report.sentences(results)] == ["before", "PROFIT"]
+    assert report._rows_without_ratio(results)[0] == "| activation | batch | before |"
+    assert report._profit_rows(results)[0] == "| activation | batch | ratio | PROFIT | off |"
+
+
 def test_the_command_reports_other_seeds_at_the_nearest_setting(tmp_path, monkeypatch):
     plans = []
 
-    def fake_sweep(plan, store, on_progress):
+    def fake_sweep(plan, methods, store, on_progress):
         plans.append(plan)
         return made_up(
             {10.0: Errors(0.5, 0.5), 100.0: Errors(0.05, 0.5)} if len(plans) == 1 else {100.0: Errors(0.06, 0.6)}
         )
 
     monkeypatch.setattr(command, "sweep", fake_sweep)
-    monkeypatch.setattr(command, "predictions", lambda setting, plan, store, points: {"before": points[:, 0]})
+    monkeypatch.setattr(command, "predictions", lambda setting, plan, methods, store, points: {"before": points[:, 0]})
     result = invoke("toy", "--quick", "--output", str(tmp_path))
     assert result.exit_code == 0, result.output
     swept, final = plans

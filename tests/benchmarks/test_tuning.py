@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from benchmarks.forgetting.experiments import frontier
-from benchmarks.forgetting.experiments.frontier import trial, tune
+from benchmarks.forgetting.experiments.frontier import check_alike, steps
 from benchmarks.forgetting.methods.optimizers import adamw
 from benchmarks.forgetting.runner import Run
 from benchmarks.forgetting.summary import best
+from benchmarks.forgetting.tuning import tune
 from profit_optax.compare import CompareError
 from tests.benchmarks.test_methods import BATCH, small_task
 
@@ -37,13 +37,12 @@ def test_the_best_run(better, worse):
     assert best([better, worse], 0.5) is best([worse, better], 0.5) is better
 
 
-def test_a_trial_takes_the_budgets_gradients():
-    assert trial(adamw(), {"rate": 1.0}, 24).steps[-1] == 24
-    assert trial(adamw(3), {"rate": 1.0}, 24).steps[-1] == 8
+def test_a_method_takes_the_budgets_gradients():
+    assert steps(adamw(), 24)[-1] == 24
+    assert steps(adamw(3), 24)[-1] == 8
 
 
-def test_the_best_setting_is_picked(monkeypatch):
-    monkeypatch.setattr(frontier, "BATCH", BATCH)
+def test_the_best_setting_is_picked():
     # Quality on the new task is how far a parameter has moved. No rate but the largest moves it by 0.5 in time.
     task = small_task()
     moved = task._replace(
@@ -52,12 +51,14 @@ def test_the_best_setting_is_picked(monkeypatch):
         )
     )
     method = adamw()._replace(grid=(("rate", (1e-3, 0.2, 1e-2)),))
-    (found,) = tune(moved, [method], 0.5, 24)
+    found = tune(moved, method, steps(method, 24), 0.5, BATCH)
     assert found.setting == {"rate": 0.2}
-    assert (found.tried, found.reached) == (3, 1)
+    assert ([run.rate for run in found.tried], found.reached) == ([1e-3, 0.2, 1e-2], 1)
 
 
-def test_methods_with_different_numbers_of_settings_are_refused():
+def test_methods_with_different_numbers_of_settings_and_with_the_same_name_are_refused():
     few = adamw(2)._replace(grid=(("rate", (1e-3,)),))
     with pytest.raises(CompareError, match=r"'AdamW': 9, 'AdamW x2': 1"):
-        tune(small_task(), [adamw(), few], 0.5, 24)
+        check_alike([adamw(), few])
+    with pytest.raises(CompareError, match=r"the same name, among \['AdamW', 'AdamW'\]"):
+        check_alike([adamw(), adamw()])

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Plan, measure
+from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Plan, Size, measure
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
 from profit_optax import compare, orthogonalize
 from profit_optax.compare import Setting
@@ -132,7 +132,8 @@ def test_the_pull_is_to_the_start_and_leaves_a_fresh_head_alone(fresh):
 def plan(**changes):
     profit, baseline = arms.profit(1, 10.0), arms.adamw()
     methods = [baseline, profit, arms.sgd(), arms.halfway()]
-    made = Plan(methods, [baseline], profit, (1e-4, 1e-2, 1e-1), gradients=40, seeds=(0, 1), evaluations=4)
+    size = Size(None, (1e-4, 1e-2, 1e-1), gradients=40, evaluations=4)
+    made = Plan(methods, [baseline], profit, size, seeds=(0, 1))
     return made._replace(**changes)
 
 

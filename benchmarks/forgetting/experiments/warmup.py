@@ -2,83 +2,54 @@
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
-import typer
 
 from benchmarks.commands import markdown_table
-from benchmarks.forgetting.command import (
-    FROM_FILE,
-    Methods,
-    Output,
-    Quick,
-    count_option,
-    job,
-    methods_named,
-    names,
-    seeds_option,
-    task_named,
-)
-from benchmarks.forgetting.experiments.demo import BATCH, RATES, RATIO
-from benchmarks.forgetting.methods import Method, catalogue
+from benchmarks.forgetting.command import Experiment, Job, count_option, task_of
+from benchmarks.forgetting.experiments.demo import BASELINE, BATCH, RATES, RATIO
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.methods.catalogue import METHODS
 from benchmarks.forgetting.methods.optimizers import adamw
 from benchmarks.forgetting.methods.profit import one_line, profit
-from benchmarks.forgetting.report import headline
+from benchmarks.forgetting.report import page
 from benchmarks.forgetting.runner import Run, Trial, evenly, run_all, total
 from benchmarks.forgetting.tasks.catalogue import TASKS
 from profit_optax.compare.formats import plus_minus, short_rate
 from profit_optax.compare.statistics import Interval, interval
 
-BASELINE = "AdamW"
 # In the paper 10 of 100 epochs.
 _WARM = 0.1
 # PROFIT without warm-up gets 12.6 % of Clevr-Count in the paper, where full fine-tuning gets 56.3 %: "fails" means
 # less than half of AdamW's accuracy.
 _FAILS = 0.5
-
-SEEDS, QUICK_SEEDS = 10, 2
 STEPS, QUICK_STEPS = 600, 40
 
 
-def main(
-    # The near one, whose naive PROFIT needs no warm-up, is for comparison.
-    task: Annotated[
-        str, typer.Option(metavar="NAME,NAME,...", help=f"New tasks. Each is one of these, or {FROM_FILE}")
-    ] = ",".join(TASKS),
-    methods_: Methods = None,
-    seeds: Annotated[int | None, seeds_option(SEEDS, QUICK_SEEDS)] = None,
-    steps: Annotated[int | None, count_option("Main steps at every rate.", STEPS, QUICK_STEPS)] = None,
-    output: Output = Path("out/warmup"),
-    quick: Quick = False,
+def run(
+    job: Job, steps: Annotated[int | None, count_option("Main steps at every rate.", STEPS, QUICK_STEPS)] = None
 ) -> None:
     """Fine-tune digits models to tasks far from digits, with PROFIT as it is and after a warm-up with AdamW.
 
     What is done already is not done again: for that, remove the output folder.
     """
-    n_seeds = seeds or (QUICK_SEEDS if quick else SEEDS)
-    n_steps = steps or (QUICK_STEPS if quick else STEPS)
-    rates = RATES[-1:] if quick else RATES
-    with job("warmup", output, quick) as work:
-        tasks = {name: task_named(name) for name in names(task)}
-        arms: Sequence[Method] = methods(n_steps)
-        if methods_:
-            arms = methods_named(methods_, [*arms, *catalogue.everything()], BASELINE)
-        everything = trials(arms, rates, n_steps)
-        by_task: dict[str, list[Run]] = {}
-        with work.bar(len(tasks) * total(everything, n_seeds)) as bar:
-            for name, make in tasks.items():
-                bar(f"old models for {name}", 0)
-                learnt = make(range(n_seeds))
-                told = functools.partial(lambda name, method, taken: bar(f"{name}: {method}", taken), name)
-                by_task[name] = run_all(learnt, everything, BATCH, told, work.runs)
-        rows = [row for name, runs in by_task.items() for row in summarize(name, runs, n_steps)]
-        starts = {name: float(np.mean(runs[0].new[:, 0])) for name, runs in by_task.items()}
-        about = work.about(ratio=RATIO, batch=BATCH, seeds=n_seeds, rates=rates, steps=n_steps)
-        text = markdown(rows, starts, about)
-        work.write({**about, "starts": starts, "summary": rows, "runs": by_task}, text)
-        work.show(text)
+    n_steps = steps or (QUICK_STEPS if job.quick else STEPS)
+    rates = RATES[-1:] if job.quick else RATES
+    everything = trials(list(job.chosen({**METHODS, **methods(n_steps)}).values()), rates, n_steps)
+    by_task: dict[str, list[Run]] = {}
+    with job.bar(len(job.tasks) * total(everything, job.seeds)) as bar:
+        for name, make in job.tasks.items():
+            bar(f"old models for {name}", 0)
+            learnt = make(range(job.seeds))
+            told = functools.partial(lambda name, method, taken: bar(f"{name}: {method}", taken), name)
+            by_task[name] = run_all(learnt, everything, BATCH, told, job.runs)
+    rows = [row for name, runs in by_task.items() for row in summarize(name, runs, n_steps)]
+    starts = {name: float(np.mean(runs[0].new[:, 0])) for name, runs in by_task.items()}
+    about = job.about(ratio=RATIO, batch=BATCH, rates=rates, steps=n_steps)
+    text = markdown(rows, starts, about)
+    job.write(text, {**about, "starts": starts, "summary": rows, "runs": by_task})
+    job.show(text)
 
 
 def warm_steps(steps: int) -> int:
@@ -86,16 +57,17 @@ def warm_steps(steps: int) -> int:
     return max(1, round(_WARM * steps))
 
 
-def methods(steps: int) -> list[Method]:
+def methods(steps: int) -> dict[str, Method]:
     """AdamW, and PROFIT and its one line, as they are and with AdamW alone for the first tenth of the steps."""
     warm = warm_steps(steps)
-    return [
+    arms = [
         adamw(),
         profit(),
         profit(warmup_steps=warm)._replace(name="PROFIT, warmed up"),
         one_line(),
         one_line(warmup_steps=warm)._replace(name="PROFIT one line, warmed up"),
     ]
+    return {method.name: method for method in arms}
 
 
 def trials(arms: Sequence[Method], rates: Sequence[float], steps: int) -> list[Trial]:
@@ -175,12 +147,13 @@ def markdown(rows: Sequence[Row], starts: Mapping[str, float], about: dict[str, 
         )
     )
     head = ["rate", "method", "new, equal steps", "minus AdamW", "new, equal gradients", "old, equal steps", "cosine"]
-    lines = ["# Warm-up outside of proximity (Table 3)", "", *headline(about), "", explained]
+    sections = [explained]
     for task, start in starts.items():
-        lines += ["", f"## {task} (the old models get {100 * start:.1f} %)", ""]
         of_task = sorted((row for row in rows if row.task == task), key=lambda row: row.rate)
-        lines += markdown_table([head, *map(_line, of_task)])
-    return "\n".join([*lines, "", *(f"- {sentence}" for sentence in sentences(rows)), ""])
+        sections.append(f"## {task} (the old models get {100 * start:.1f} %)")
+        sections.append("\n".join(markdown_table([head, *map(_line, of_task)])))
+    said = "\n".join(f"- {sentence}" for sentence in sentences(rows))
+    return page("Warm-up outside of proximity (Table 3)", about, *sections, said)
 
 
 def _line(row: Row) -> list[str]:
@@ -222,3 +195,17 @@ def _places(places: Sequence[tuple[str, float]]) -> str:
         rates.setdefault(task, []).append(short_rate(rate))
     named = "; ".join(f"{task} at {', '.join(at)}" for task, at in rates.items())
     return f" ({named})" if named else ""
+
+
+EXPERIMENT = Experiment(
+    name="warmup",
+    run=run,
+    # The near one, whose naive PROFIT needs no warm-up, is for comparison.
+    tasks=TASKS,
+    methods=methods(STEPS),
+    baseline=BASELINE,
+    seeds=(10, 2),
+    together=True,
+    also=METHODS,
+    task_of=task_of,
+)

@@ -1,5 +1,7 @@
 """All methods, by what they do against forgetting."""
 
+from collections.abc import Mapping
+
 from benchmarks.forgetting.methods import Method
 from benchmarks.forgetting.methods.adam_spd import adam_spd
 from benchmarks.forgetting.methods.ewc import ewc
@@ -13,7 +15,6 @@ from benchmarks.forgetting.methods.profit import (
     DECAYS,
     one_line,
     one_line_at,
-    one_line_of_moment,
     profit,
     profit_transparent,
     with_pull,
@@ -21,28 +22,13 @@ from benchmarks.forgetting.methods.profit import (
 from benchmarks.forgetting.methods.sam import sam
 from benchmarks.forgetting.methods.wise_ft import wise_ft
 
-
-def optimizers() -> list[Method]:
-    """What knows nothing of an old task."""
-    return [adamw(), adamw(2), sgd(), lookahead(), sam(), adan(), schedule_free()]
-
-
-def regularised() -> list[Method]:
-    """What keeps the old weights, or something else of the old task, beside the new ones."""
-    return [l2_sp(), ewc(), lwf(), wise_ft(), adam_spd(), ftp(), head_only()]
-
-
-def ours() -> list[Method]:
-    """This package's forms."""
-    return [profit(), profit_transparent(), one_line()]
-
-
-def everything() -> list[Method]:
-    """All of these."""
-    return [*optimizers(), *regularised(), *ours(), *one_lines()]
-
-
-def one_lines() -> list[Method]:
-    """The one line at each decay, with a pull to the start and without, and what needs no memory of its own."""
-    lines = [one_line_at(decay) for decay in DECAYS]
-    return [*lines, one_line_at(0.0, "bfloat16"), *map(with_pull, [adamw(), *lines]), one_line_of_moment()]
+_LINES = [one_line_at(decay) for decay in DECAYS]
+# What knows nothing of an old task; what keeps the old weights, or something else of it; this package's forms; and the
+# one line at each decay, with a pull to the start and without.
+GROUPS: Mapping[str, list[Method]] = {
+    "optimizers": [adamw(), adamw(2), sgd(), lookahead(), sam(), adan(), schedule_free()],
+    "against forgetting": [l2_sp(), ewc(), lwf(), wise_ft(), adam_spd(), ftp(), head_only()],
+    "PROFIT": [profit(), profit_transparent(), one_line()],
+    "one line": [*_LINES, one_line_at(0.0, "bfloat16"), *map(with_pull, [adamw(), *_LINES])],
+}
+METHODS: Mapping[str, Method] = {method.name: method for group in GROUPS.values() for method in group}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from benchmarks.forgetting.methods import FEW_RATES, Method, Setting
+from benchmarks.forgetting.methods import FEW_RATES, Method
 
 # The authors' numbers: the rate at which distances are learnt, and the first distance.
 DISTANCE_RATE = 1e-2
@@ -36,11 +36,8 @@ class FtpState(NamedTuple):
 
 def ftp() -> Method:
     """AdamW with fast trainable projection (Tian et al., 2023)."""
-
-    def optimizer(setting: Setting) -> optax.GradientTransformation:
-        return fast_trainable_projection(optax.adamw(setting["rate"]), setting["kappa"])
-
-    return Method("FTP", 1, optimizer, grid=(("rate", FEW_RATES), ("kappa", (0.0, 0.5, 1.0))))
+    grid = (("rate", FEW_RATES), ("kappa", (0.0, 0.5, 1.0)))
+    return Method("FTP", 1, lambda x: fast_trainable_projection(optax.adamw(x["rate"]), x["kappa"]), grid=grid)
 
 
 def fast_trainable_projection(

@@ -14,11 +14,8 @@ def l2_sp() -> Method:
     The pull is part of the gradient, so Adam rescales it with the rest; the paper's own optimizer is SGD. A fresh layer
     has AdamW's weight decay, in place of the paper's further term.
     """
-
-    def optimizer(setting: Setting) -> optax.GradientTransformation:
-        return pulled(optax.adamw(setting["rate"]), setting, setting["strength"])
-
-    return Method("L2-SP", 1, optimizer, grid=(("rate", FEW_RATES), ("strength", (1e-3, 1e-2, 1e-1))))
+    grid = (("rate", FEW_RATES), ("strength", (1e-3, 1e-2, 1e-1)))
+    return Method("L2-SP", 1, lambda x: pulled(optax.adamw(x["rate"]), x, x["strength"]), grid=grid)
 
 
 def pulled(

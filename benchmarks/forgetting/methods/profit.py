@@ -1,6 +1,6 @@
 """PROFIT in its forms, and as one line of a chain: each gradient orthogonal to the one before, or to an average."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
@@ -8,7 +8,7 @@ import optax
 
 from benchmarks.forgetting.methods import FEW_RATES, Main, Method, Setting, Stepped, ValueAndGradFn, plain_step
 from benchmarks.forgetting.methods.l2_sp import pulled
-from profit_optax import ProfitMetrics, orthogonalize, orthogonalize_to_previous
+from profit_optax import orthogonalize_to_previous
 from profit_optax import profit as closure_form
 from profit_optax import profit_transparent as transparent_form
 
@@ -60,39 +60,7 @@ def one_line_at(decay: float, dtype: str | None = None) -> Method:
 
 def with_pull(method: Method) -> Method:
     """A method on the loss of L2-SP: with a pull to the start."""
-
-    def optimizer(setting: Setting) -> optax.GradientTransformation:
-        return pulled(method.optimizer(setting), setting, PULL)
-
-    return method._replace(name=f"{method.name} + pull", optimizer=optimizer)
-
-
-class _MomentState(NamedTuple):
-    optimizer_state: optax.OptState
-    metrics: ProfitMetrics
-
-
-def one_line_of_moment() -> Method:
-    """AdamW, whose gradients are made orthogonal to its own first moment: no memory besides."""
-
-    def optimizer(setting: Setting) -> optax.GradientTransformation:
-        adamw = optax.adamw(setting["rate"])
-
-        def init_fn(params: chex.ArrayTree) -> _MomentState:
-            zeros: Any = optax.tree.zeros_like(params)
-            return _MomentState(adamw.init(params), jax.tree.map(jax.numpy.zeros_like, orthogonalize(zeros, zeros)[1]))
-
-        def update_fn(
-            updates: chex.ArrayTree, state: _MomentState, params: chex.ArrayTree | None = None
-        ) -> tuple[chex.ArrayTree, _MomentState]:
-            moment = optax.tree.get(state.optimizer_state, "mu")
-            projected, metrics = orthogonalize(updates, optax.tree.scale(-1, moment))
-            updates, optimizer_state = adamw.update(projected, state.optimizer_state, params)
-            return updates, _MomentState(optimizer_state, metrics)
-
-        return optax.GradientTransformation(init_fn, update_fn)
-
-    return Method("one line of moment", 1, optimizer)
+    return method._replace(name=f"{method.name} + pull", optimizer=lambda x: pulled(method.optimizer(x), x, PULL))
 
 
 def closure_step(

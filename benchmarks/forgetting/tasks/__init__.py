@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import chex
 import jax
+import optax
 
 from profit_optax.compare.methods.head_first import in_head
 
@@ -61,6 +62,24 @@ class Task(NamedTuple):
 def layer(name: str) -> Callable[[Any], Any]:
     """The parameters of a layer of a Flax model, for `Task.head`."""
     return lambda params: {"params": {each: each == name for each in params["params"]}}
+
+
+def trained(
+    loss: Callable[[chex.ArrayTree, Any], jax.Array],
+    tx: optax.GradientTransformation,
+    params: chex.ArrayTree,
+    batch: Callable[[jax.Array], Any],
+    keys: jax.Array,
+) -> chex.ArrayTree:
+    """The parameters of an old model: after a step on `batch(key)` for each of the keys."""
+
+    def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
+        params, state = carry
+        updates, state = tx.update(jax.grad(loss)(params, batch(key)), state, params)
+        return (optax.apply_updates(params, updates), state), None
+
+    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), keys)
+    return params
 
 
 def start_scores(task: Task) -> Scores:

@@ -14,7 +14,7 @@ import scipy.ndimage
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
-from benchmarks.forgetting.tasks import Scores, Task, layer, start_scores
+from benchmarks.forgetting.tasks import Scores, Task, layer, start_scores, trained
 from profit_optax.compare.errors import CompareError
 
 HELD_OUT = 360
@@ -119,22 +119,16 @@ def _load(transform: Transform) -> Digits:
 
 
 def _trained(steps: int, key: jax.Array, data: Digits, train: jax.Array) -> chex.ArrayTree:
-    tx = optax.adamw(optax.cosine_decay_schedule(_BASE_RATE, steps))
-
-    def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
-        params, state = carry
+    def batch(key: jax.Array) -> tuple[jax.Array, jax.Array]:
         index_key, noise_key = jax.random.split(key)
         indices = train[jax.random.randint(index_key, (_BASE_BATCH,), 0, len(train))]
         images = data.upright[indices]
-        images += _BASE_NOISE * jax.random.normal(noise_key, images.shape)
-        grads = jax.grad(_loss)(params, (images, data.labels[indices]))
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), None
+        return images + _BASE_NOISE * jax.random.normal(noise_key, images.shape), data.labels[indices]
 
+    tx = optax.adamw(optax.cosine_decay_schedule(_BASE_RATE, steps))
     init_key, train_key = jax.random.split(key)
     params = Model().init(init_key, data.upright[:1])
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, steps))
-    return params
+    return trained(_loss, tx, params, batch, jax.random.split(train_key, steps))
 
 
 def _logits(params: chex.ArrayTree, images: jax.Array) -> Any:

@@ -10,10 +10,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
-from flax import serialization
 
-from benchmarks.forgetting.tasks import Scores, Task, layer
-from profit_optax.compare.store import readable, write
+from benchmarks.forgetting.tasks import Scores, Task, layer, trained
+from benchmarks.forgetting.tasks.arrays import kept
 
 OLD_SQUARE = (-1.0, 1.0)
 NEW_SQUARE = (0.8, 1.5)
@@ -108,7 +107,7 @@ def toy(
     params = []
     for seed, key, indices in zip(seeds, keys[:, 1], train, strict=True):
         path = store / f"toy-{activation}-{'-'.join(map(str, size))}-{seed}.msgpack" if store else None
-        params.append(_kept(path, functools.partial(old_model, key, data.old, indices)))
+        params.append(kept(path, functools.partial(old_model, key, data.old, indices)))
     elsewhere = "" if new_square == NEW_SQUARE else ", new square {:g} to {:g}".format(*new_square)
     return Task(
         name=f"the toy problem with {activation}, {size}{elsewhere}",
@@ -148,30 +147,14 @@ def _examples(key: jax.Array, square: tuple[float, float], n: int, noise: float)
 
 
 def _old_model(model: Model, size: Size, key: jax.Array, examples: Examples, train: jax.Array) -> chex.ArrayTree:
-    tx = pytorch_rmsprop(optax.exponential_decay(1e-2, 500, 0.9, staircase=True))
-
-    def step(carry: tuple, key: jax.Array) -> tuple[tuple, None]:
-        params, state = carry
+    def batch(key: jax.Array) -> Examples:
         indices = train[jax.random.randint(key, (size.base_batch,), 0, len(train))]
-        grads = jax.grad(model.error)(params, jax.tree.map(lambda x: x[indices], examples))
-        updates, state = tx.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), None
+        return jax.tree.map(lambda x: x[indices], examples)
 
+    tx = pytorch_rmsprop(optax.exponential_decay(1e-2, 500, 0.9, staircase=True))
     init_key, train_key = jax.random.split(key)
     params = model.init(init_key, examples.points[:1])
-    (params, _), _ = jax.lax.scan(step, (params, tx.init(params)), jax.random.split(train_key, size.base_steps))
-    return params
-
-
-def _kept(path: Path | None, train: Callable[[], chex.ArrayTree]) -> chex.ArrayTree:
-    """The parameters in the file, or newly trained ones, which are then kept there."""
-    if path is None:
-        return train()
-    if not path.exists():
-        content = serialization.to_bytes(train())
-        write(path, lambda file: file.write(content))
-    with readable(path):
-        return jax.tree.map(jnp.asarray, serialization.msgpack_restore(path.read_bytes()))
+    return trained(model.error, tx, params, batch, jax.random.split(train_key, size.base_steps))
 
 
 def pytorch_rmsprop(learning_rate: optax.ScalarOrSchedule) -> optax.GradientTransformation:

@@ -15,8 +15,8 @@ from benchmarks.forgetting.methods.optimizers import adamw, adan, sgd
 from benchmarks.forgetting.methods.profit import one_line, profit
 from benchmarks.forgetting.methods.wise_ft import wise_ft
 from benchmarks.forgetting.runner import Run, Trial, evenly, run_all
-from benchmarks.forgetting.summary import best
 from benchmarks.forgetting.tasks import Task
+from benchmarks.forgetting.tuning import tune
 
 BASELINE = "adamw"
 RATIO = 10.0
@@ -42,7 +42,7 @@ class Arm(NamedTuple):
     like: "Arm | None" = None
 
 
-def arms(rates: Sequence[float], steps: int) -> list[Arm]:
+def arms(rates: Sequence[float], steps: int) -> dict[str, Arm]:
     """Every arm, each with as many settings to pick from as there are rates, which are those of the Adam family.
 
     LP-FT spends a fifth of the `steps` on the head alone.
@@ -57,7 +57,7 @@ def arms(rates: Sequence[float], steps: int) -> list[Arm]:
     def ablation(key: str, table: str, method: Method, name: str, ratio: float) -> Arm:
         return Arm(key, table, method._replace(name=name, grid=(("ratio", (ratio,)),)), like=ours)
 
-    return [
+    every = [
         tuned("adamw", "optimizers", adamw(), "AdamW"),
         ours,
         tuned("adamw2", "optimizers", adamw(2), "AdamW x2"),
@@ -73,9 +73,7 @@ def arms(rates: Sequence[float], steps: int) -> list[Arm]:
         tuned("adam_spd", "regularized", adam_spd(), "AdamSPD", strength=1.0),
         tuned("lp_ft", "regularized", lp_ft(), "LP-FT", head_steps=float(steps // 5)),
     ]
-
-
-KEYS = tuple(arm.key for arm in arms((1.0,), 1))
+    return {arm.key: arm for arm in every}
 
 
 def own(method: Method, rates: Sequence[float]) -> Arm:
@@ -111,15 +109,16 @@ def measure(
     """
 
     @functools.cache
-    def picked(arm: Arm) -> tuple[dict[str, float], list[Run]]:
-        first, *_ = arm.method.settings()
+    def picked(arm: Arm) -> tuple[dict[str, float], Sequence[Run]]:
+        first, *others = arm.method.settings()
         if arm.like:
             return picked(arm.like)[0] | first, []
-        trials = tuning(arm, setup)
-        if not trials:
+        if not others:
             return first, []
-        runs = run_all(tuning_task, trials, setup.batch, store=store)
-        return best(runs, setup.level).setting, runs
+        # As many gradients for every arm.
+        steps = evenly(max(setup.tune_gradients // arm.method.gradients, 1), setup.evaluations)
+        found = tune(tuning_task, arm.method, steps, setup.level, setup.batch, store=store)
+        return found.setting, found.tried
 
     for arm in arms:
         on_run(arm.method.name)
@@ -127,10 +126,3 @@ def measure(
         trial = Trial(arm.method, setting, evenly(setup.steps, setup.evaluations))
         (run,) = run_all(task, [trial], setup.batch, store=store)
         yield Outcome(arm, runs, run)
-
-
-def tuning(arm: Arm, setup: Setup) -> list[Trial]:
-    """Every setting of an arm, with as many gradients for every arm; none where there is nothing to pick."""
-    steps = evenly(max(setup.tune_gradients // arm.method.gradients, 1), setup.evaluations)
-    settings = arm.method.settings()
-    return [Trial(arm.method, setting, steps) for setting in settings] if len(settings) > 1 else []

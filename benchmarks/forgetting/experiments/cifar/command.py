@@ -11,8 +11,8 @@ import numpy as np
 import typer
 
 from benchmarks.commands import parse_rates
-from benchmarks.forgetting.command import Bar, Output, Quick, count_option, job, method_of, named, names, seeds_option
-from benchmarks.forgetting.experiments.cifar.arms import KEYS, TUNING_SEED, Arm, arms, measure, own
+from benchmarks.forgetting.command import Bar, Experiment, Job, count_option
+from benchmarks.forgetting.experiments.cifar.arms import BASELINE, TUNING_SEED, Arm, arms, measure, own
 from benchmarks.forgetting.experiments.cifar.report import write
 from benchmarks.forgetting.experiments.cifar.setups import SETUPS, Setup
 from benchmarks.forgetting.experiments.cifar.setups import quick as quickly
@@ -22,22 +22,12 @@ from benchmarks.forgetting.tasks.cifar.archives import Archive, cifar10, cifar10
 from benchmarks.forgetting.tasks.cifar.base import Base, train_base
 from benchmarks.forgetting.tasks.cifar.networks import compute_dtype, network
 
-SEEDS, QUICK_SEEDS = 3, 2
 QUICK_BASE_IMAGES = 64
 
 
-def main(
+def run(
+    job: Job,
     data: Annotated[Path, typer.Option(help="Folder that holds the public archives, unpacked.")],
-    task: Annotated[str, typer.Option(metavar="|".join(SETUPS), help="The network that learns.")] = "small",
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME,NAME,...",
-            help=f"Of {', '.join(KEYS)}, or FILE.py:NAME of a Method.",
-            show_default="all, in this order",
-        ),
-    ] = None,
-    seeds: Annotated[int | None, seeds_option(SEEDS, QUICK_SEEDS)] = None,
     rates: Annotated[
         Any,
         typer.Option(
@@ -50,8 +40,6 @@ def main(
     steps: Annotated[int | None, count_option("Main steps of a run.", "the network's")] = None,
     batch: Annotated[int | None, count_option("Images for a gradient.", "the network's")] = None,
     base_epochs: Annotated[int | None, count_option("Epochs of the old model at most.", "the network's")] = None,
-    output: Output = Path("out/cifar"),
-    quick: Quick = False,
 ) -> None:
     """Train a network on CIFAR-10, fine-tune it on CIFAR-100 in several ways, and measure what it forgets.
 
@@ -59,56 +47,43 @@ def main(
     the runs that are reported: for the paper's networks, a round figure below every new accuracy in its table; for the
     small one, a round figure below what AdamW reaches on a seed that is not reported.
     """
-    setup = _setup(task, quick, base_epochs, {"rates": rates, "steps": steps, "batch": batch})
-    with job("cifar", output, quick) as work:
-        # Before anything is trained: a name that is nobody's is found out at once.
-        chosen = _chosen(methods, setup)
-        # A killed command that is given again compiles nothing again.
-        jax.config.update("jax_compilation_cache_dir", str((output / "compiled").absolute()))
-        old, new = cifar10(data), cifar100(data)
-        if quick:
-            old = old._replace(train=old.train.first(QUICK_BASE_IMAGES))
-        with work.bar(setup.base.epochs) as bar:
-            base = train_base(setup.base, old, output / "base", functools.partial(_tell, bar))
-        typer.echo(
-            f"Old model: {100 * base.accuracy:.2f} % of CIFAR-10's test images after {base.epochs} epochs;"
-            f" held-out loss {'flat' if base.flat else 'not flat'}{'' if base.converged else '; not converged'}."
-        )
-        numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
-        tuning_task, reported = (_task(setup, base, old, new, each) for each in ([TUNING_SEED], numbers))
-        outcomes, text = [], ""
-        with work.bar(len(chosen)) as bar:
-            for outcome in measure(tuning_task, reported, chosen, setup, lambda name: bar(name, 0), work.runs):
-                bar(outcome.run.method, 1)
-                outcomes.append(outcome)
-                about = work.about(
-                    seeds=list(numbers),
-                    dtype=jnp.dtype(compute_dtype()).name,
-                    parameters=sum(x.size for x in jax.tree.leaves(base.params)),
-                )
-                text = write(work, base, outcomes, setup, about)
-        work.show(text)
+    (setup,) = job.tasks.values()
+    setup = _asked(
+        quickly(setup) if job.quick else setup, base_epochs, {"rates": rates, "steps": steps, "batch": batch}
+    )
+    found = job.chosen(arms(setup.rates, setup.steps)).values()
+    chosen = [each if isinstance(each, Arm) else own(each, setup.rates) for each in found]
+    # A killed command that is given again compiles nothing again.
+    jax.config.update("jax_compilation_cache_dir", str((job.output / "compiled").absolute()))
+    old, new = cifar10(data), cifar100(data)
+    if job.quick:
+        old = old._replace(train=old.train.first(QUICK_BASE_IMAGES))
+    with job.bar(setup.base.epochs) as bar:
+        base = train_base(setup.base, old, job.output / "base", functools.partial(_tell, bar))
+    typer.echo(
+        f"Old model: {100 * base.accuracy:.2f} % of CIFAR-10's test images after {base.epochs} epochs;"
+        f" held-out loss {'flat' if base.flat else 'not flat'}{'' if base.converged else '; not converged'}."
+    )
+    tuning_task, reported = (_task(setup, base, old, new, each) for each in ([TUNING_SEED], range(job.seeds)))
+    outcomes, text = [], ""
+    with job.bar(len(chosen)) as bar:
+        for outcome in measure(tuning_task, reported, chosen, setup, lambda name: bar(name, 0), job.runs):
+            bar(outcome.run.method, 1)
+            outcomes.append(outcome)
+            about = job.about(
+                dtype=jnp.dtype(compute_dtype()).name, parameters=sum(x.size for x in jax.tree.leaves(base.params))
+            )
+            text = write(job, base, outcomes, setup, about)
+    job.show(text)
 
 
-def _setup(name: str, quick: bool, base_epochs: int | None, others: dict[str, Any]) -> Setup:
-    if name not in SETUPS:
-        raise typer.BadParameter(f"{name!r} is none of {', '.join(SETUPS)}.", param_hint="--task")
-    setup = quickly(SETUPS[name]) if quick else SETUPS[name]
+def _asked(setup: Setup, base_epochs: int | None, others: dict[str, Any]) -> Setup:
     if base_epochs is not None:
         setup = setup._replace(base=setup.base._replace(epochs=base_epochs))
     setup = setup._replace(**{field: value for field, value in others.items() if value is not None})
     if setup.batch > setup.train_images:
         raise typer.BadParameter(f"{setup.batch} is more than {setup.train_images} images.", param_hint="--batch")
     return setup
-
-
-def _chosen(methods: str | None, setup: Setup) -> list[Arm]:
-    """The arms asked for, in the order in which they are run: those out of files last."""
-    known = {arm.key: arm for arm in arms(setup.rates, setup.steps)}
-    if not methods:
-        return list(known.values())
-    found = named(names(methods), known, lambda name: own(method_of(name), setup.rates), "--methods")
-    return [arm for arm in known.values() if arm in found] + [arm for arm in found if arm.table == "own"]
 
 
 def _tell(bar: Bar, epochs: int, scores: np.ndarray) -> None:
@@ -121,3 +96,15 @@ def _task(setup: Setup, base: Base, old: Archive, new: Archive, seeds: Sequence[
     tests = (archive.test.first(setup.test_images) for archive in (old, new))
     data = cifar_task.Data(new.train.first(setup.train_images), *tests)
     return cifar_task.cifar100(seeds, network(setup.base.network), base.params, data, model)
+
+
+EXPERIMENT = Experiment(
+    name="cifar",
+    run=run,
+    # The network that learns.
+    tasks=SETUPS,
+    methods=arms((1.0,), 1),
+    baseline=BASELINE,
+    seeds=(3, 2),
+    most_seeds=TUNING_SEED,
+)

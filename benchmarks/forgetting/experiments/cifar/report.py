@@ -9,8 +9,8 @@ from benchmarks.commands import markdown_table
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.cifar.arms import BASELINE, TUNING_SEED, Outcome
 from benchmarks.forgetting.experiments.cifar.setups import Setup
-from benchmarks.forgetting.report import headline, plot
-from benchmarks.forgetting.summary import crossing, difference, percent
+from benchmarks.forgetting.report import page, plot
+from benchmarks.forgetting.summary import Row, percent, summarize
 from benchmarks.forgetting.tasks.cifar.base import Base
 from profit_optax.compare.formats import plus_minus, short_rate
 from profit_optax.compare.statistics import interval
@@ -66,21 +66,23 @@ def markdown(base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[
     # A model that is not converged is none to start from, and every title says so.
     suffix = "" if base.converged else ": not converged"
     head = [cell.format(level=percent(setup.level)) for cell in _HEAD]
-    baseline = next((outcome for outcome in outcomes if outcome.arm.key == BASELINE), None)
-    text = [f"# CIFAR-10 → CIFAR-100, {setup.base.network}{suffix}", *_introduction(base, setup, about)]
+    baseline = next(outcome.run.method for outcome in outcomes if outcome.arm.key == BASELINE)
+    rows = {row.method: row for row in summarize([each.run for each in outcomes], setup.level, baseline)}
+    tables = []
     for table, (name, _) in _TABLES.items():
-        lines = [_line(outcome, baseline, setup) for outcome in _shown(table, outcomes)]
+        lines = [_line(outcome, rows[outcome.run.method], setup) for outcome in _shown(table, outcomes)]
         if lines:
-            text.append("\n".join([f"## {name}{suffix}", "", *markdown_table([head, *lines])]))
+            tables += [f"## {name}{suffix}", "\n".join(markdown_table([head, *lines]))]
     picked = "; ".join(f"{outcome.run.method} {_setting(outcome, setup.level)}" for outcome in outcomes)
-    text.append(
+    tuned = (
         f"Settings that were picked, by arm, on seed {TUNING_SEED}, which is not reported: {picked}. Where none reached"
         " the level, the one with the highest new accuracy was picked, whatever it kept."
     )
-    return "\n\n".join(text) + "\n"
+    title = f"CIFAR-10 → CIFAR-100, {setup.base.network}{suffix}"
+    return page(title, about, *_introduction(base, setup, about), *tables, tuned)
 
 
-def write(work: Job, base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[str, Any]) -> str:
+def write(job: Job, base: Base, outcomes: Sequence[Outcome], setup: Setup, about: dict[str, Any]) -> str:
     """Write cifar.md, cifar.png and cifar.json, and return the first."""
     content = {
         **about,
@@ -91,12 +93,12 @@ def write(work: Job, base: Base, outcomes: Sequence[Outcome], setup: Setup, abou
     panels = {name: [outcome.run for outcome in _shown(name, outcomes)] for name in _TABLES}
     panels = {name: runs for name, runs in panels.items() if runs}
     text = markdown(base, outcomes, setup, about)
-    work.write(content, text, lambda path: plot(path, panels, setup.level, f"CIFAR-100, {setup.base.network}"))
+    job.write(text, content, lambda path: plot(path, panels, setup.level, f"CIFAR-100, {setup.base.network}"))
     return text
 
 
 def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
-    recipe, seeds = setup.base, about["seeds"]
+    recipe = setup.base
     paper_name = _papers(recipe.network)
     flat = f"flat for {recipe.patience} epochs" if base.flat else "not flat yet"
     lowest = f"those with the lowest held-out loss, which was {flat}"
@@ -104,7 +106,6 @@ def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
     epochs = setup.steps * setup.batch / setup.train_images
     decay = f", falling to a hundredth over {recipe.decay_epochs}" if recipe.decay_epochs else ""
     return [
-        *headline(about),
         f"It computes in {about['dtype']}.",
         f"Old model: {about['parameters']:,} parameters, {100 * base.accuracy:.2f} % of CIFAR-10's test images (the"
         f" paper's {paper_name}: {_PAPERS_BASES[paper_name]} %). Adam at {short_rate(recipe.rate)}{decay}, batch"
@@ -112,7 +113,7 @@ def _introduction(base: Base, setup: Setup, about: dict[str, Any]) -> list[str]:
         f"Fine-tuning: {setup.steps} main steps for every arm, each gradient on {setup.batch} images, so {epochs:.1f}"
         f" epochs of {setup.train_images:,} training images at one gradient a step. PROFIT takes n_ref + 1 gradients a"
         f" step, and AdamW x2 averages two, as many as PROFIT with one reference step. Accuracies in %, on the first"
-        f" {setup.test_images:,} images of each test set, as means over {len(seeds)} seeds"
+        f" {setup.test_images:,} images of each test set, as means over {about['seeds']} seeds"
         f" ± half of the 95 % Student-t interval; arms are paired by seed. *Old at {percent(setup.level)} % new* is the"
         f" old accuracy where the new one first reaches {percent(setup.level)} %, and *steps* the main steps until"
         f" there.",
@@ -135,16 +136,13 @@ def _shown(table: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
     return [outcome for outcome in outcomes if outcome.arm.key == beside] + own if own else []
 
 
-def _line(outcome: Outcome, baseline: Outcome | None, setup: Setup) -> list[str]:
+def _line(outcome: Outcome, row: Row, setup: Setup) -> list[str]:
     run, figures = outcome.run, PAPER[_papers(setup.base.network)]
     published = "{:.2f} / {:.2f}".format(*figures[outcome.arm.key]) if outcome.arm.key in figures else ""
     ends = [plus_minus(interval(values[:, -1]), 100) for values in (run.old, run.new)]
-    at = crossing(run, setup.level)
-    missing = int(np.isnan(at.old).sum())
-    gap = difference(run, baseline.run, setup.level) if baseline and baseline is not outcome else None
-    there = [plus_minus(interval(at.old), 100), plus_minus(gap, 100, "+"), f"{at.steps.mean():.0f}"]
-    if missing:
-        there = [f"not reached by {missing} of {len(at.old)} seeds", "", ""]
+    there = [f"not reached by {row.seeds - row.reached} of {row.seeds} seeds", "", ""]
+    if row.old is not None:
+        there = [plus_minus(row.old, 100), plus_minus(row.difference, 100, "+"), f"{row.steps:.0f}"]
     return [run.method, published, *ends, *there]
 
 

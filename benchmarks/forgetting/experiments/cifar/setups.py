@@ -1,6 +1,5 @@
 """What a run is made of, by network: the paper's rates and epochs where it gives them."""
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from benchmarks.forgetting.tasks.cifar.archives import TEST_IMAGES, TRAIN_IMAGES
@@ -49,7 +48,7 @@ def _full(network: str, base_epochs: int, rate: float, epochs: int, level: float
 
 # Levels of the full sizes: below the lowest new accuracy in the paper's table of that network. That of the small one:
 # below the 20.7 % where AdamW at the middle rate ended its tuning run, on a seed that is not reported.
-SETUPS: Mapping[str, Setup] = {
+SETUPS: dict[str, Setup] = {
     "small": Setup(
         base=Recipe("small", epochs=50, rate=2e-3, decay_epochs=22, batch=64),
         rates=(3e-4, 1e-3, 3e-3),

@@ -1,29 +1,28 @@
 """The command: all places of the map, as a figure, a table and a JSON file."""
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 import numpy as np
 import typer
 
-from benchmarks.commands import markdown_table, parse_names
-from benchmarks.forgetting.command import Output, Quick, job, seeds_option
+from benchmarks.commands import markdown_table
+from benchmarks.forgetting.command import Experiment, Job, named
 from benchmarks.forgetting.experiments.map.figure import plot
 from benchmarks.forgetting.experiments.map.gain import EARLY, SHARE, Gain, Prediction, gain, level, predictions
-from benchmarks.forgetting.experiments.map.places import MAPS, Map, Point, Unit
-from benchmarks.forgetting.report import made_with
+from benchmarks.forgetting.experiments.map.places import DIGITS, MAPS, Map, Point, Unit
+from benchmarks.forgetting.methods import Method
+from benchmarks.forgetting.report import page
 from benchmarks.forgetting.runner import Trial, geometrically, run_all
 from benchmarks.forgetting.tasks import start_scores
 from profit_optax.compare.formats import plus_minus, short_rate
 
-SEEDS, QUICK_SEEDS = 10, 2
 QUICK_GRADIENTS = 16
 EVALUATIONS = 60
 
 
-def main(
-    task: Annotated[Literal["digits", "toy"], typer.Option(help="What is learnt.")] = "digits",
+def run(
+    job: Job,
     factors: Annotated[
         str | None,
         typer.Option(
@@ -32,54 +31,60 @@ def main(
             show_default="; ".join(f"{','.join(mapped.factors)} for {task}" for task, mapped in MAPS.items()),
         ),
     ] = None,
-    seeds: Annotated[int | None, seeds_option(SEEDS, QUICK_SEEDS)] = None,
-    output: Output = Path("out/map"),
-    quick: Quick = False,
 ) -> None:
     """Measure what PROFIT and its one line gain on a task, one factor varied at a time."""
-    mapped = MAPS[task]
-    names = tuple(mapped.factors) if factors is None else parse_names(mapped.factors, "--factors")(factors)
-    numbers = range(seeds or (QUICK_SEEDS if quick else SEEDS))
-    places = [(factor, point) for factor in names for point in mapped.points(factor)]
+    mapped: Map
+    (mapped,) = job.tasks.values()
+    varied = mapped.factors if factors is None else named(factors, mapped.factors, "--factors")
+    places = [(factor, point) for factor in varied for point in mapped.points(factor)]
     gains: list[Gain] = []
-    with job(mapped.name, output, quick) as work:
-        with work.bar(len(places)) as bar:
-            for factor, point in places:
-                bar(f"{factor} {getattr(point, factor)}", 0)
-                gains += _gains(mapped, factor, point, numbers, work.runs, quick)
-                bar(factor, 1)
-        found = predictions(gains)
-        about = work.about(task=task, seeds=len(numbers), centre=mapped.centre._asdict(), share=SHARE)
-        text = "\n".join([*_table(gains, mapped.unit), "", _sentences(found, about, mapped.unit)]) + "\n"
-        content = {**about, "predictions": found, "gains": gains}
-        work.write(content, text, lambda path: plot(path, mapped, gains, found, len(numbers)))
-        work.show(text)
+    with job.bar(len(places)) as bar:
+        for factor, point in places:
+            bar(f"{factor} {getattr(point, factor)}", 0)
+            gains += _gains(job, mapped, factor, point)
+            bar(factor, 1)
+    found = predictions(gains)
+    about = job.about(centre=mapped.centre._asdict(), share=SHARE)
+    text = page("The map", about, "\n".join(_table(gains, mapped.unit)), _sentences(found, job.seeds, mapped.unit))
+    content = {**about, "predictions": found, "gains": gains}
+    job.write(text, content, lambda path: plot(path, mapped, gains, found, job.seeds))
+    job.show(text)
 
 
-def _gains(mapped: Map, factor: str, point: Point, seeds: Sequence[int], store: Path, quick: bool) -> list[Gain]:
-    """The gains of both forms at one place, at every rate."""
-    here, arms, rates = mapped.task(point, seeds, store, quick), mapped.methods(point), mapped.rates(point)
+def _gains(job: Job, mapped: Map, factor: str, point: Point) -> list[Gain]:
+    """The gains of the forms at one place, at every rate."""
+    chosen: dict[str, Method] = job.chosen(mapped.forms(point))
+    # Nothing but PROFIT takes reference steps that could be varied.
+    forms = {name: form for name, form in chosen.items() if factor != "n_ref" or name == "PROFIT"}
+    if not forms:
+        return []
+    here = mapped.task(point, range(job.seeds), job.runs, job.quick)
     start = start_scores(here)
     asked = level(float(np.mean(start.new)), float(np.mean(start.old)))
-    gradients = QUICK_GRADIENTS if quick else mapped.gradients
-    places = [(name, rate) for rate in rates for name in arms]
+    rates, most = mapped.rates(point), QUICK_GRADIENTS if job.quick else mapped.gradients
+    alone = {
+        gradients: mapped.alone(point, gradients) for gradients in (1, *(form.gradients for form in forms.values()))
+    }
     trials = [
         Trial(
-            arms[name],
-            arms[name].setting(rate=rate, ratio=point.ratio, decay=0.0),
-            geometrically(max(1, round(gradients * rates[0] / rate) // arms[name].gradients), EVALUATIONS),
+            method,
+            method.setting(rate=rate, ratio=point.ratio, decay=0.0),
+            geometrically(max(1, round(most * rates[0] / rate) // method.gradients), EVALUATIONS),
             until=asked,
         )
-        for name, rate in places
-    ]
-    runs = dict(zip(places, run_all(here, trials, point.batch, store=store), strict=True))
-    # The one line takes no reference steps that could be varied.
-    forms = ("PROFIT",) if factor == "n_ref" else ("PROFIT", "one line")
-    return [
-        gain(factor, point, rate, form, {name: runs[name, rate] for name in arms}, asked)
         for rate in rates
-        for form in forms
+        for method in (*alone.values(), *forms.values())
     ]
+    runs = run_all(here, trials, point.batch, store=job.runs)
+    found = {(each.method, each.rate): each for each in runs}
+    gains = []
+    for rate in rates:
+        one = found[alone[1].name, rate]
+        for name, form in forms.items():
+            own, equal = found[form.name, rate], found[alone[form.gradients].name, rate]
+            label = form.name if ".py:" in name else name
+            gains.append(gain(factor, point, rate, label, own, equal, one, asked))
+    return gains
 
 
 def _table(gains: Sequence[Gain], unit: Unit) -> list[str]:
@@ -96,20 +101,20 @@ def _table(gains: Sequence[Gain], unit: Unit) -> list[str]:
             plus_minus(each.over_one, unit.gain_scale, "+", unit.decimals) or "not reached",
             f"{100 * each.reached:.0f} % (alone {100 * each.alone_reached:.0f} %)",
             "" if each.gradients is None else f"{each.gradients:.1f}",
-            f"{each.cosine:+.2f}",
+            "" if np.isnan(each.cosine) else f"{each.cosine:+.2f}",
         )
         for each in gains
     ]
     return markdown_table([head, *rows])
 
 
-def _sentences(found: Sequence[Prediction], about: dict[str, Any], unit: Unit) -> str:
+def _sentences(found: Sequence[Prediction], seeds: int, unit: Unit) -> str:
     predicted = " ".join(map(_predicted, found)) or "Too few places reached the level for a correlation."
     return (
         f"Gains in {unit.gains} over the main optimizer alone at the same rate and as many gradients a step,"
-        f" where both reach the level, over {about['seeds']} paired seeds ± 95 % Student-t intervals. The level lies"
+        f" where both reach the level, over {seeds} paired seeds ± 95 % Student-t intervals. The level lies"
         f" {SHARE:.0%} of the way from the old model's {unit.score} on the new task to its {unit.score} on the old one."
-        f" {predicted} {made_with(about)}"
+        f" {predicted}"
     )
 
 
@@ -124,3 +129,8 @@ def _predicted(found: Prediction) -> str:
         f"{text} Where the main optimizer alone reaches the level, a run that does not has the lower early cosine in"
         f" {100 * found.collapse_auc:.0f} % of its pairs with runs that do."
     )
+
+
+EXPERIMENT = Experiment(
+    name="map", run=run, tasks=MAPS, methods=DIGITS.forms(DIGITS.centre), baseline=None, seeds=(10, 2)
+)

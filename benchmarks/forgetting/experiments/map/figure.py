@@ -14,6 +14,7 @@ from profit_optax.compare.formats import short_rate
 
 # Okabe and Ito's colours, and markers; the lower rate is filled, the higher one open.
 _STYLES = {"PROFIT": ("#0072B2", "D"), "one line": ("#CC79A7", "^")}
+_OWN = ("#009E73", "s")
 # In characters: labels of ticks that are longer than this are slanted.
 _LONG = 4
 
@@ -45,7 +46,7 @@ def _draw_factor(axis: Axes, mapped: Map, gains: Sequence[Gain], factor: str) ->
     _, label, scale = mapped.factors[factor]
     places = {value: float(value) if scale else float(i) for i, value in enumerate(values)}
     axis.set_xscale(scale or "linear")
-    for form in _STYLES:
+    for form in dict.fromkeys(each.form for each in gains):
         of_form = [each for each in gains if each.form == form]
         for i, at_rate in enumerate(_by_rate(of_form)):
             _draw_line(axis, at_rate, places, form, mapped.unit.gain_scale, lower=i == 0)
@@ -71,7 +72,7 @@ def _by_rate(gains: Sequence[Gain]) -> list[list[Gain]]:
 
 
 def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, scale: float, lower: bool) -> None:
-    colour, marker = _STYLES[form]
+    colour, marker = _STYLES.get(form, _OWN)
     reached = [(places[each.value], each.gain) for each in gains if each.gain]
     rates = {short_rate(each.rate) for each in gains}
     label = f"{form} at rate {min(rates)}"
@@ -93,7 +94,8 @@ def _draw_line(axis: Axes, gains: Sequence[Gain], places: dict, form: str, scale
 
 
 def _draw_prediction(axis: Axes, unit: Unit, gains: Sequence[Gain], found: Sequence[Prediction]) -> None:
-    for form, (colour, marker) in _STYLES.items():
+    for form in dict.fromkeys(each.form for each in gains):
+        colour, marker = _STYLES.get(form, _OWN)
         kept = [(each.cosine, unit.gain_scale * each.gain.mean) for each in gains if each.form == form and each.gain]
         lost = [each for each in gains if each.form == form and not each.gain and each.alone_reached == 1]
         axis.scatter([x for x, _ in kept], [y for _, y in kept], color=colour, marker=marker, s=18, alpha=0.8)

@@ -26,7 +26,7 @@ class Gain(NamedTuple):
       factor: what was varied.
       point: the place.
       rate: the main optimizer's rate.
-      form: "PROFIT" or "one line".
+      form: "PROFIT", "one line", or the name of a method out of a file.
       level: score on the new task at which old scores are compared.
       gain: old score minus that of the main optimizer alone with as many gradients a step, paired by seed. None if a
         seed of either did not reach the level.
@@ -34,7 +34,7 @@ class Gain(NamedTuple):
       reached: share of the seeds that reached the level.
       alone_reached: that of the main optimizer alone with as many gradients a step.
       cosine: between displacement and gradient, its mean over the first steps and all seeds. NaN where no step was
-        needed.
+        needed, or a method has none.
       gradients: mean gradients until the level over those of the main optimizer alone at one gradient a step.
     """
 
@@ -62,9 +62,8 @@ def level(new_at_start: float, old_at_start: float) -> float:
     return new_at_start + SHARE * (old_at_start - new_at_start)
 
 
-def gain(factor: str, point: Point, rate: float, form: str, runs: dict[str, Run], level: float) -> Gain:
-    """The gain of `form` over the main optimizer alone, from their runs at the same place and rate."""
-    run, equal, one = runs[form], runs["alone" if form == "one line" else "alone, equal"], runs["alone"]
+def gain(factor: str, point: Point, rate: float, form: str, run: Run, equal: Run, one: Run, level: float) -> Gain:
+    """The gain of a form's run, over the main optimizer alone at as many gradients a step, and at one."""
     reached = [float(np.mean(~np.isnan(crossing(each, level).old))) for each in (run, equal)]
     # NaN where a seed of either did not reach the level; and nothing is a multiple of no gradients at all.
     gradients, others = (float(np.mean(crossing(each, level).steps)) * each.gradients for each in (run, one))
@@ -85,7 +84,7 @@ def gain(factor: str, point: Point, rate: float, form: str, runs: dict[str, Run]
 
 def early_cosine(run: Run) -> float:
     """The mean cosine over the evaluations within the first steps, each weighted with the steps that it stands for."""
-    if len(run.steps) == 1:
+    if len(run.steps) == 1 or "cosine" not in run.metrics:
         return float("nan")
     early = max(1, int(np.searchsorted(run.steps[1:], EARLY, side="right")))
     weights = np.diff(run.steps)[:early]
@@ -96,7 +95,7 @@ class Prediction(NamedTuple):
     """Whether the early cosine of one form tells what comes.
 
     Attributes:
-      form: "PROFIT" or "one line".
+      form: as `Gain` has it.
       places: how many places and rates have a gain.
       rank_correlation: Spearman's, of the early cosine with the gain.
       low: the lower end of its 95 % interval (Bonett and Wright's, as if places were independent).

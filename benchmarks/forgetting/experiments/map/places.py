@@ -57,7 +57,6 @@ class Map(NamedTuple):
     """A task on which gains are measured.
 
     Attributes:
-      name: of what is written.
       title: of the figure: the task, and which difference is a gain.
       centre: the place from which each factor is varied.
       factors: by the name of their field in `centre`.
@@ -69,7 +68,6 @@ class Map(NamedTuple):
       main: `main(point)` is what methods' names call the main optimizer at a place, and what makes it from its rate.
     """
 
-    name: str
     title: str
     centre: Point
     factors: dict[str, Factor]
@@ -83,15 +81,17 @@ class Map(NamedTuple):
         """The centre with each value of one factor."""
         return [self.centre._replace(**{factor: value}) for value in self.factors[factor].values]
 
-    def methods(self, point: Point) -> dict[str, Method]:
-        """Both forms at a place, and the main optimizer alone with as many gradients a step as each of them takes."""
+    def forms(self, point: Point) -> dict[str, Method]:
+        """Both forms at a place."""
         name, main = self.main(point)
         return {
-            "alone": alone(name, main),
-            "alone, equal": alone(name, main, point.n_ref + 1),
             "PROFIT": profit(point.n_ref, main=main)._replace(name=f"PROFIT around {name}, n_ref {point.n_ref}"),
             "one line": one_line(main=main)._replace(name=f"one line before {name}"),
         }
+
+    def alone(self, point: Point, gradients: int) -> Method:
+        """The main optimizer alone at a place, with so many gradients a step."""
+        return alone(*self.main(point), gradients)
 
 
 class DigitsPoint(NamedTuple):
@@ -124,7 +124,6 @@ MAINS: dict[str, tuple[Main, float]] = {
 }
 
 DIGITS = Map(
-    name="map",
     title="Digits to rotated digits: old accuracy of PROFIT minus that of its main optimizer alone",
     centre=DigitsPoint(),
     factors={
@@ -173,7 +172,6 @@ def _toy_task(point: ToyPoint, seeds: Sequence[int], store: Path, quick: bool) -
 
 
 TOY = Map(
-    name="map_toy",
     title="The paper's toy problem: old error of the main optimizer alone minus that of PROFIT",
     centre=ToyPoint(),
     factors={

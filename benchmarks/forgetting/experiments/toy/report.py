@@ -10,14 +10,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from benchmarks.commands import markdown_table
-from benchmarks.forgetting.experiments.toy.sweep import BEFORE, ONE_LINE, PROFITS, TABLE, Errors, Result, Setting
-from benchmarks.forgetting.report import headline, save
+from benchmarks.forgetting.experiments.toy.sweep import PROFITS, TABLE, Errors, Result, Setting
+from benchmarks.forgetting.report import page, save
 from benchmarks.forgetting.tasks.toy import NEW_SQUARE, OLD_SQUARE, truth
 from profit_optax.compare.statistics import interval
 
 # What "near the paper" means here: neither error is off by a larger factor.
 NEAR = 1.5
-_WITHOUT_RATIO = (BEFORE, "full fine-tuning", "head only", ONE_LINE)
 # Of the figure: both squares and a little around them.
 _RANGE = (-1.2, 1.6)
 
@@ -30,39 +29,26 @@ def markdown(
     constant, plan = constant_errors(), about["sweep_plan"]
     size = plan.size
     over = f"means over {n_sweep} seeds" if n_sweep > 1 else "of one seed"
-    lines = [
-        "# The paper's toy problem (Table 1, C.1)",
-        "",
-        *headline(about),
-        "",
+    return page(
+        "The paper's toy problem (Table 1, C.1)",
+        about,
         f"{size.examples} training examples of each square; two layers of {size.width}; the old square for"
         f" {size.base_steps} steps of {size.base_batch} examples (the paper gives no batch size), the new one for"
         f" {plan.steps} steps. All else as in the paper.",
-        "",
         f"## The rows at the setting nearest to the paper's four: {describe(setting)}",
-        "",
         f"Mean squared error against noise-free targets; means over {n_final} seeds ± 95 % Student-t intervals. *Off*:"
-        " the factor between the paper's and ours, of the worse of the two errors. Lagged is this project's own form,"
+        " the factor between the paper's and ours, of the worse of the two errors. The one line is this project's own,"
         f" and has no row in the paper. The best constant gets {constant.old:.3g} on the old square and"
         f" {constant.new:.3g} on the new one.",
-        "",
-        *markdown_table([["row", "old", "paper", "new", "paper", "off"], *map(_final_row, final)]),
-        "",
+        "\n".join(markdown_table([["row", "old", "paper", "new", "paper", "off"], *map(_final_row, final)])),
         f"![truth and predictions]({picture})",
-        "",
         "## What the paper leaves open",
-        "",
         f"Errors old / new, {over}. Bold: both within a factor of {NEAR:g} of the paper's row.",
-        "",
-        *_rows_without_ratio(swept),
-        "",
+        "\n".join(_rows_without_ratio(swept)),
         "The paper's PROFIT row, in both ways of computing the displacement, with the factor that it is off by:",
-        "",
-        *_profit_rows(swept),
-        "",
-        *(f"- {sentence}" for sentence in sentences(swept)),
-    ]
-    return "\n".join([*lines, ""])
+        "\n".join(_profit_rows(swept)),
+        "\n".join(f"- {sentence}" for sentence in sentences(swept)),
+    )
 
 
 def sentences(results: Sequence[Result]) -> list[str]:
@@ -70,6 +56,8 @@ def sentences(results: Sequence[Result]) -> list[str]:
     found = []
     for row in (*TABLE, PROFITS[1]):
         of_row = [result for result in results if result.row == row]
+        if not of_row:
+            continue
         near = [describe(result) for result in of_row if result.off <= NEAR]
         which = f" ({'; '.join(near)})" if near else ""
         best = min(of_row, key=lambda result: result.off)
@@ -106,23 +94,27 @@ def _final_row(result: Result) -> list[str]:
 
 
 def _rows_without_ratio(results: Sequence[Result]) -> list[str]:
-    lines = [["activation", "batch", *_WITHOUT_RATIO]]
+    names = list(dict.fromkeys(result.row for result in results if result.ratio is None))
+    lines = [["activation", "batch", *names]]
     for activation, batch in dict.fromkeys((result.activation, result.batch) for result in results if result.batch):
         at = [result for result in results if result.activation == activation and result.batch in (None, batch)]
         found = {result.row: _errors(result) for result in at}
-        lines.append([activation, str(batch), *(found[row] for row in _WITHOUT_RATIO)])
-    paper = [_pair(TABLE[row], "g") if row in TABLE else "" for row in _WITHOUT_RATIO]
+        lines.append([activation, str(batch), *(found[row] for row in names)])
+    paper = [_pair(TABLE[row], "g") if row in TABLE else "" for row in names]
     return markdown_table([*lines, ["the paper", "?", *paper]])
 
 
 def _profit_rows(results: Sequence[Result]) -> list[str]:
-    lines = [["activation", "batch", "ratio", "PROFIT", "off", "subtracting", "off"]]
-    places = [(result.activation, result.batch, result.ratio) for result in results if result.ratio is not None]
+    ways = [way for way in PROFITS if any(result.row == way for result in results)]
+    lines = [["activation", "batch", "ratio", *(cell for way in ways for cell in (way.split(", ")[-1], "off"))]]
+    places = [(result.activation, result.batch, result.ratio) for result in results if result.row in ways]
     for place in dict.fromkeys(places):
         at = {each.row: each for each in results if (each.activation, each.batch, each.ratio) == place}
-        cells = [cell for row in PROFITS for cell in (_errors(at[row]), _off(at[row]))]
+        cells = [cell for way in ways for cell in (_errors(at[way]), _off(at[way]))]
         lines.append([place[0], str(place[1]), f"{place[2]:g}", *cells])
-    return markdown_table([*lines, ["the paper", "?", "?", "", "", _pair(TABLE[PROFITS[0]], "g"), ""]])
+    # The paper subtracts.
+    paper = [cell for way in ways for cell in ("" if way == PROFITS[0] else _pair(TABLE[PROFITS[0]], "g"), "")]
+    return markdown_table([*lines, ["the paper", "?", "?", *paper]])
 
 
 def _errors(result: Result) -> str:

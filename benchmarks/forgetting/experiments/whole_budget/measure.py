@@ -1,17 +1,41 @@
 """Every method at a rate tuned for it, over a whole budget and over as many steps as PROFIT takes."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from benchmarks.forgetting.command import Experiment, Job, count_option
+from benchmarks.forgetting.experiments.whole_budget import arms
 from profit_optax import compare
 from profit_optax.compare import Comparison, Curve, Method
+from profit_optax.compare.errors import CompareError
+from profit_optax.compare.files import load
 
 # No run that is reported has it.
 TUNING_SEED = 100
+
+
+class Size(NamedTuple):
+    """What makes a run long.
+
+    Attributes:
+      task: sizes of the task's own.
+      rates: what each method is tuned over.
+      gradients: the budget.
+      evaluations: how often a reported run is scored, about.
+    """
+
+    task: Any
+    rates: tuple[float, ...]
+    gradients: int
+    evaluations: int
+
+    def of(self, gradients: int | None) -> "Size":
+        """The same, with another budget if there is one."""
+        return self._replace(gradients=gradients or self.gradients)
 
 
 class Plan(NamedTuple):
@@ -21,24 +45,28 @@ class Plan(NamedTuple):
       methods: those that take the whole budget, the baseline first.
       fewer: those of them that also run for as many steps as `steps_of`.
       steps_of: the method of several gradients a step whose steps these are.
-      rates: what each is tuned over; SGD has them times its own factor.
-      gradients: the budget.
+      size: rates that each is tuned over, SGD times its own factor; the budget; how often a run is scored.
       seeds: those that are reported.
-      evaluations: how often a reported run is scored, about.
     """
 
     methods: Sequence[Method]
     fewer: Sequence[Method]
     steps_of: Method
-    rates: tuple[float, ...]
-    gradients: int
+    size: Size
     seeds: tuple[int, ...]
-    evaluations: int
+
+    @classmethod
+    def of(cls, job: Job, size: Size, methods: Sequence[Method], fewer: Sequence[str]) -> "Plan":
+        """Those of a task's methods that were asked for; `fewer` also runs for as many steps as PROFIT."""
+        by_name = {method.name: method for method in methods}
+        chosen = list(job.chosen(by_name).values())
+        also = [method for method in chosen if method.name in fewer]
+        return cls(chosen, also, by_name["PROFIT"], size, tuple(range(job.seeds)))
 
     @property
     def fewer_gradients(self) -> int:
         """The budget of `fewer`: one gradient for each step of `steps_of`."""
-        return self.gradients // self.steps_of.gradients
+        return self.size.gradients // self.steps_of.gradients
 
 
 class Outcome(NamedTuple):
@@ -57,13 +85,60 @@ class Outcome(NamedTuple):
     tried_fewer: dict[str, dict[float, float]]
 
 
+def method_of(name: str) -> Method:
+    """The method of `profit_optax.compare` in a file, as FILE.py:NAME.
+
+    Raises:
+      CompareError: if there is none.
+    """
+    _, found = load(name)
+    if not isinstance(found, Method):
+        raise CompareError(f"{name} must be a Method of profit_optax.compare, got {type(found).__name__}.")
+    return found
+
+
+def experiment(
+    name: str, run: Callable[..., None], tasks: Mapping[str, Any], methods: Iterable[Method], seeds: tuple[int, int]
+) -> Experiment:
+    """An experiment of this kind, whose baseline is AdamW."""
+    named = {method.name: method for method in methods}
+    most, baseline = TUNING_SEED, arms.adamw().name
+    return Experiment(name, run, tasks, named, baseline, seeds, together=True, method_of=method_of, most_seeds=most)
+
+
+def budget(full: Size, quick: Size, least: int) -> Any:
+    """The option for the gradients of a run."""
+    return count_option("Gradients of a run: the budget.", full.gradients, quick.gradients, least)
+
+
+def run_tasks(
+    job: Job,
+    made: Callable[[str], tuple[compare.Task, compare.Task, Plan]],
+    page: Callable[[Mapping[str, tuple[Outcome, Plan]], Mapping[str, Any]], str],
+) -> None:
+    """Measure one task after the other, and write the report after each.
+
+    Args:
+      job: with the tasks' names.
+      made: a task to tune on, the task to report on, and what is run there, by name.
+      page: the report, of what came of the tasks so far and what that was made with.
+    """
+    outcomes: dict[str, tuple[Outcome, Plan]] = {}
+    for name in job.tasks:
+        tuning_task, task, plan = made(name)
+        outcomes[name] = measure(tuning_task, task, plan, job.output / name), plan
+        text = page(outcomes, job.about())
+        job.write(text)
+    job.show(text)
+
+
 def measure(tuning_task: compare.Task, task: compare.Task, plan: Plan, output: Path) -> Outcome:
     """Tune and run all of it. What is done already in the output folder is not done again.
 
     A method's rate is the one with the best new score at the end of a run on `tuning_task`, on one seed that is not
     reported. What is left of the old task has no say in it.
     """
-    whole, tried = _at_best(tuning_task, task, plan.methods, plan.gradients, plan, output / "whole")
+    whole, tried = _at_best(tuning_task, task, plan.methods, plan.size.gradients, plan, output / "whole")
     if not plan.fewer:
         return Outcome(whole, None, tried, {})
     fewer, tried_fewer = _at_best(tuning_task, task, plan.fewer, plan.fewer_gradients, plan, output / "fewer")
@@ -82,7 +157,7 @@ def _at_best(
     curves = compare.compare(
         tuning_task,
         tuned,
-        rates=plan.rates,
+        rates=plan.size.rates,
         gradients=gradients,
         seeds=[TUNING_SEED],
         output=output / "tuning",
@@ -101,7 +176,7 @@ def _at_best(
         gradients=gradients,
         seeds=plan.seeds,
         output=output / "reported",
-        evaluations=plan.evaluations,
+        evaluations=plan.size.evaluations,
     )
     return result, tried
 

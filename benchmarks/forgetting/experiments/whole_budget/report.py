@@ -1,7 +1,7 @@
 """Tables of what stands at the end of the budget, as Markdown."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,12 +28,6 @@ class Score(NamedTuple):
     places: int = 1
 
 
-def made_with(about: Mapping[str, Any]) -> str:
-    """The command, machine and versions, as a sentence."""
-    versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
-    return f"`{about['command']}` on {about['machine']}; {versions}."
-
-
 def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
     """The whole budget, as many steps as PROFIT takes, old at equal new where there are curves, how rates were picked.
 
@@ -47,7 +41,7 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
     begin = ", ".join(f"{score.title} {_number(start[score.name], score)}" for score in scores)
     text = [
         f"Before fine-tuning: {begin}.",
-        f"### The whole budget: {plan.gradients:,} gradients each",
+        f"### The whole budget: {plan.size.gradients:,} gradients each",
         _table(outcome.whole, scores, paper),
     ]
     if outcome.fewer:
@@ -55,7 +49,7 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
             f"### As many steps as {plan.steps_of.name}: {plan.fewer_gradients:,} gradients each",
             _table(outcome.fewer, scores, {}),
         ]
-    if plan.evaluations > 1:
+    if plan.size.evaluations > 1:
         text += ["### Old at equal new", "```\n" + outcome.whole.table().strip("\n") + "\n```"]
     text.append(_picked(outcome, plan))
     return "\n\n".join(text)
@@ -107,7 +101,7 @@ def _picked(outcome: Outcome, plan: Plan) -> str:
         for best in [max(finals, key=lambda rate: finals[rate])]
         if best in (min(finals), max(finals))
     ]
-    rates = ", ".join(short_rate(rate) for rate in plan.rates)
+    rates = ", ".join(short_rate(rate) for rate in plan.size.rates)
     text = (
         f"Each method's rate is the one with the best new score at the end of a run on seed {TUNING_SEED}, on held-out"
         f" training data, out of {rates} (SGD: times its factor); what was left of the old task had no say."
