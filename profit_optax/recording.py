@@ -3,6 +3,7 @@
 Nothing here is needed to train, and no form knows of it: it reads the metrics that every state carries.
 """
 
+import numbers
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -47,6 +48,7 @@ def read_metrics(opt_state: optax.OptState, params: chex.ArrayTree) -> dict[str,
         `displacement_norm` is that of the gradient before.
 
     Raises:
+      TypeError: if `params` have a leaf that is no array.
       ValueError: if there is no state of PROFIT in `opt_state` or several of them, or if `params` belong to another.
 
     Examples:
@@ -64,15 +66,11 @@ def read_metrics(opt_state: optax.OptState, params: chex.ArrayTree) -> dict[str,
     References:
       This project's own.
     """
+    state = _state_in(opt_state)
+    _check_params(params)
     theta = eval_params(opt_state, params)
-    states = [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=_has_metrics) if _has_metrics(leaf)]
-    if len(states) > 1:
-        raise ValueError(
-            f"opt_state must hold one form of PROFIT, got {len(states)} with metrics of their own. Pass the state of "
-            "one of them, such as opt_state.inner_states[LABEL] of optax.partition, and the parameters that it has."
-        )
     # Wrapped arrays, as nnx.Optimizer has them, are unwrapped.
-    metrics = ProfitMetrics(*jax.tree.leaves(states[0].metrics))
+    metrics = ProfitMetrics(*jax.tree.leaves(state.metrics))
     dtype = metrics.cosine.dtype
     params_norm = _norm(theta, dtype)
     scalars = {
@@ -83,11 +81,40 @@ def read_metrics(opt_state: optax.OptState, params: chex.ArrayTree) -> dict[str,
         "gradient_norm": metrics.gradient_norm,
         "params_norm": params_norm,
     }
-    if not isinstance(states[0], OrthogonalizeToPreviousState):
+    if not isinstance(state, OrthogonalizeToPreviousState):
         nonzero = jnp.where(params_norm == 0, 1, params_norm)
         scalars["relative_displacement"] = metrics.displacement_norm / nonzero
     # Copies: the state itself is donated to the next step.
     return {name: jnp.array(value, dtype) for name, value in scalars.items()}
+
+
+def _state_in(opt_state: optax.OptState) -> Any:
+    states = [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=_has_metrics) if _has_metrics(leaf)]
+    if not states:
+        raise ValueError(
+            "opt_state must hold the state of profit, profit_transparent or orthogonalize_to_previous, got "
+            f"{type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
+        )
+    if len(states) > 1:
+        raise ValueError(
+            f"opt_state must hold one form of PROFIT, got {len(states)} with metrics of their own. Pass the state of "
+            "one of them, such as opt_state.inner_states[LABEL] of optax.partition, and the parameters that it has."
+        )
+    return states[0]
+
+
+def _check_params(params: Any) -> None:
+    for path, leaf in jax.tree.leaves_with_path(params):
+        if not isinstance(leaf, (jax.Array, np.ndarray, np.number, np.bool_, numbers.Number)):
+            raise TypeError(
+                f"params must have arrays as leaves, got {leaf!r} of type {type(leaf).__name__} at "
+                f"params{jax.tree_util.keystr(path)}."
+            )
+
+
+def _is_real(value: Any) -> bool:
+    dtype = np.asarray(value).dtype
+    return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
 
 
 def _has_metrics(x: Any) -> bool:
@@ -95,7 +122,7 @@ def _has_metrics(x: Any) -> bool:
 
 
 def _norm(tree: chex.ArrayTree, dtype: Any) -> jax.Array:
-    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
     return jnp.asarray(optax.tree.norm([x.astype(jnp.promote_types(x.dtype, dtype)) for x in leaves]), dtype)
 
 
@@ -119,7 +146,7 @@ class Recorder:
       rows: rows to go on from, such as those of a run before it was interrupted.
 
     Raises:
-      TypeError: if `every` is no int.
+      TypeError: if `every` is no int, or `rows` are no dictionaries with `step`.
       ValueError: if `every` is below 1.
 
     Examples:
@@ -148,7 +175,7 @@ class Recorder:
 
     def __init__(self, every: int = 1, rows: Iterable[Mapping[str, Any]] = ()):
         self._every = _checks.check_count("every", every, minimum=1)
-        self.rows: list[dict[str, Any]] = [dict(row) for row in rows]
+        self.rows: list[dict[str, Any]] = list(map(dict, _checked(rows)))
 
     def record(
         self, step: int, opt_state: optax.OptState, params: chex.ArrayTree, **values: Any
@@ -165,16 +192,27 @@ class Recorder:
           The row, numbers of Python by name: `step`, those of `read_metrics`, and `values`. None between the turns.
 
         Raises:
-          ValueError: as `read_metrics` does, and for what is no scalar, such as the metrics of a vmapped optimizer.
+          TypeError: as `read_metrics` does, and if `step` is no whole number or one of `values` no number.
+          ValueError: as `read_metrics` does, for what is no scalar, such as the metrics of a vmapped optimizer, and for
+            `values` with a name that `read_metrics` has.
         """
-        step = operator.index(step)
+        try:
+            step = operator.index(step)
+        except TypeError:
+            raise TypeError(f"step must be a whole number, got {step!r} of type {type(step).__name__}.") from None
+        if taken := [name for name in values if name in _NAMES]:
+            raise ValueError(f"{taken[0]} is what read_metrics measures: give a value of your own another name.")
         if step % self._every:
             return None
+        _state_in(opt_state)  # Before JAX speaks of what it cannot trace.
+        _check_params(params)
         row = {"step": step}
         # In the order of `read_metrics`: JAX sorts the names of dictionaries.
         read = _read(opt_state, params)
         named = [(name, read[name]) for name in _NAMES if name in read] + list(values.items())
         for (name, _), value in zip(named, jax.device_get([value for _, value in named]), strict=True):
+            if not _is_real(value):
+                raise TypeError(f"{name} must be a real number, got {value!r} of type {type(value).__name__}.")
             if np.size(value) != 1:
                 raise ValueError(
                     f"{name} must be a scalar, got shape {np.shape(value)}. Of runs under vmap record one: "
@@ -203,6 +241,7 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], path: str | Path | None = No
 
     Raises:
       ImportError: if matplotlib is not installed: it comes with the extra `compare`.
+      TypeError: if `rows` are no dictionaries with `step`.
       ValueError: if there is no row, or none with a cosine.
 
     Examples:
@@ -214,7 +253,8 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], path: str | Path | None = No
     References:
       This project's own.
     """
-    if not any("cosine" in row for row in rows):
+    rows = _checked(rows)
+    if all(row.get("cosine") is None for row in rows):
         raise ValueError(
             f"rows must be dictionaries with step and cosine, got {len(rows)} rows without one. Pass Recorder.rows."
         )
@@ -249,6 +289,17 @@ def plot_metrics(rows: Sequence[Mapping[str, Any]], path: str | Path | None = No
     if path is not None:
         figure.savefig(path, dpi=130)
     return figure
+
+
+def _checked(rows: Any) -> list[Mapping[str, Any]]:
+    """Rows as a list, or an error unless all of them are dictionaries with a step."""
+    if isinstance(rows, (str, bytes, Mapping, np.ndarray, jax.Array)) or not isinstance(rows, Iterable):
+        raise TypeError(f"rows must be a list of dictionaries, got {type(rows).__name__}. Pass Recorder.rows.")
+    rows = list(rows)
+    for place, row in enumerate(rows):
+        if not isinstance(row, Mapping) or not isinstance(row.get("step"), (numbers.Real, np.generic)):
+            raise TypeError(f"rows must be dictionaries with step, got {row!r} at place {place}. Pass Recorder.rows.")
+    return rows
 
 
 # A panel: its label, (name, colour, title) of each line, the limits and the scale of its axis.

@@ -319,3 +319,32 @@ def test_the_parameters_of_a_row_are_those_to_evaluate():
     theta = eval_params(state, params)
     norm = np.sqrt(sum(np.sum(np.square(x)) for x in jax.tree.leaves(theta)))
     np.testing.assert_allclose(read_metrics(state, params)["params_norm"], norm, rtol=8 * EPS)
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "said"),
+    [
+        ({"loss": "text"}, TypeError, "loss must be a real number, got 'text' of type str"),
+        ({"loss": None}, TypeError, "loss must be a real number, got None"),
+        ({"loss": 1j}, TypeError, "loss must be a real number"),
+        ({"loss": np.ones(2)}, ValueError, "loss must be a scalar"),
+        ({"cosine": 7.0}, ValueError, "cosine is what read_metrics measures"),
+    ],
+)
+def test_a_row_takes_numbers_under_names_of_their_own(values, error, said):
+    recorder, params = Recorder(), jnp.ones(2)
+    with pytest.raises(error, match=said):
+        recorder.record(0, profit(optax.sgd(0.1), optax.sgd(0.1)).init(params), params, **values)
+    assert recorder.rows == []
+
+
+@pytest.mark.parametrize("rows", [[{"cosine": 1.0}], [1, 2], "abc", {"step": 1}, [{"step": "one", "cosine": 1.0}]])
+def test_rows_are_dictionaries_with_a_step(rows):
+    for function in (plot_metrics, lambda rows: Recorder(rows=rows)):
+        with pytest.raises(TypeError, match="rows must be"):
+            function(rows)
+
+
+def test_a_picture_needs_a_cosine():
+    with pytest.raises(ValueError, match="rows must be dictionaries with step and cosine, got 1 rows without one"):
+        plot_metrics([{"step": 1, "cosine": None}])
