@@ -1,5 +1,6 @@
 """A converged network of CIFAR-10 that is to learn something new from a thousand examples, as in VTAB-1K."""
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,8 +18,8 @@ from profit_optax.compare.batches import stream
 
 # The first classes of CIFAR-100 in the alphabet, so that nobody chose them.
 CLASSES = 20
-# Images of a forward pass when scoring.
-_CHUNK = 500
+# From parameters and uint8 images to the outputs of a head, [n, classes].
+Outputs = Callable[[chex.ArrayTree, jax.Array], jax.Array]
 
 
 class Kind(NamedTuple):
@@ -27,13 +28,13 @@ class Kind(NamedTuple):
     Attributes:
       title: what it is.
       fresh_head: whether it has classes of its own, and so a new head beside the old one.
-      images: the new task's images, made of those of CIFAR-10 and CIFAR-100.
+      archive: the new task's images, for which it is handed CIFAR-10 and CIFAR-100.
       adapters: whether the network stays as it is, and adapters beside its convolutions learn.
     """
 
     title: str
     fresh_head: bool
-    images: Callable[[Images, Images], Images]
+    archive: Callable[[Archive, Archive], Archive]
     adapters: bool = False
 
 
@@ -56,12 +57,18 @@ def recoloured(ten: Images, hundred: Images) -> Images:
     return ten._replace(pixels=255 - ten.pixels)
 
 
+def both(made: Callable[[Images, Images], Images]) -> Callable[[Archive, Archive], Archive]:
+    """What is made of images, of those to train on and of those to evaluate on."""
+    return lambda ten, hundred: Archive(*(made(*parts) for parts in zip(ten, hundred, strict=True)))
+
+
+_NEW_CLASSES = f"{CLASSES} classes of CIFAR-100"
 KINDS: Mapping[str, Kind] = MappingProxyType(
     {
-        "classes": Kind(f"{CLASSES} classes of CIFAR-100", True, first_classes),
-        "adapters": Kind(f"{CLASSES} classes of CIFAR-100, through adapters alone", True, first_classes, adapters=True),
-        "rotated": Kind("CIFAR-10 turned by 90 degrees", False, rotated),
-        "recoloured": Kind("negatives of CIFAR-10", False, recoloured),
+        "classes": Kind(_NEW_CLASSES, True, both(first_classes)),
+        "adapters": Kind(f"{_NEW_CLASSES}, through adapters alone", True, both(first_classes), adapters=True),
+        "rotated": Kind("CIFAR-10 turned by 90 degrees", False, both(rotated)),
+        "recoloured": Kind("negatives of CIFAR-10", False, both(recoloured)),
     }
 )
 
@@ -71,7 +78,7 @@ class Sizes(NamedTuple):
 
     Attributes:
       examples: training examples of a seed, as many of each class.
-      held_out: of the new task's training images, left to tune on.
+      held_out: of the new task's training images, left to tune on; at most half of what the examples leave.
       test: of each test set, to report on.
       batch: examples for one gradient.
     """
@@ -99,11 +106,6 @@ def few_examples(
       tuning: whether new scores are on the held-out training images in place of test images.
     """
     title, fresh_head, made, adapters = KINDS[kind]
-    train = made(ten.train, hundred.train)
-    pool = Images(*(array[: len(train.labels) - sizes.held_out] for array in train))
-    held_out = Images(*(array[len(pool.labels) :] for array in train))
-    old = ten.test.first(sizes.test)
-    new = held_out if tuning else made(ten.test, hundred.test).first(sizes.test)
     params, statistics = network
     old_head = params["head"]
     if fresh_head:
@@ -111,23 +113,63 @@ def few_examples(
     if adapters:
         params = {"backbone": with_adapters(params["backbone"]), "head": params["head"]}
 
+    def outputs(params: chex.ArrayTree, images: jax.Array) -> jax.Array:
+        return logits(params, statistics, images)
+
+    def old_outputs(params: chex.ArrayTree, images: jax.Array) -> jax.Array:
+        return outputs({"backbone": params["backbone"], "head": old_head} if fresh_head else params, images)
+
+    return from_few(title, params, outputs, made(ten, hundred), old_outputs, ten.test, sizes, tuning, fresh_head)
+
+
+def from_few(
+    name: str,
+    params: chex.ArrayTree,
+    outputs: Outputs,
+    new: Archive,
+    old_outputs: Outputs,
+    old: Images,
+    sizes: Sizes,
+    tuning: bool,
+    fresh_head: bool,
+    chunk: int = 500,
+) -> compare.Task:
+    """A task of few examples, whatever the network.
+
+    Args:
+      name: of the new task.
+      params: what is fine-tuned, {"backbone": ..., "head": ...}.
+      outputs: for the new task.
+      new: its images.
+      old_outputs: for the old one.
+      old: its test images.
+      sizes: how much of both is used.
+      tuning: as for `few_examples`.
+      fresh_head: as in `Kind`.
+      chunk: images of a forward pass when scoring.
+    """
+    count = len(new.train.labels)
+    learnt = count - min(sizes.held_out, (count - sizes.examples) // 2)
+    pool = new.train.first(learnt)
+    held_out = Images(*(array[learnt:] for array in new.train))
+    scored = held_out if tuning else new.test.first(sizes.test)
+    old = old.first(sizes.test)
+
     def loss(params: chex.ArrayTree, batch: tuple[jax.Array, jax.Array]) -> jax.Array:
         images, labels = batch
-        outputs = logits(params, statistics, images)
-        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs, labels))
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs(params, images), labels))
 
-    @jax.jit
-    def right(params: chex.ArrayTree, images: Images) -> jax.Array:
-        return jnp.sum(jnp.argmax(logits(params, statistics, images.pixels), axis=-1) == images.labels)
+    @functools.partial(jax.jit, static_argnums=0)
+    def right(outputs: Outputs, params: chex.ArrayTree, images: Images) -> jax.Array:
+        return jnp.sum(jnp.argmax(outputs(params, images.pixels), axis=-1) == images.labels)
 
-    def accuracy(params: chex.ArrayTree, images: Images) -> float:
+    def accuracy(outputs: Outputs, params: chex.ArrayTree, images: Images) -> float:
         count = len(images.labels)
-        parts = [Images(*(array[i : i + _CHUNK] for array in images)) for i in range(0, count, _CHUNK)]
-        return sum(int(right(params, part)) for part in parts) / count
+        parts = [Images(*(array[i : i + chunk] for array in images)) for i in range(0, count, chunk)]
+        return sum(int(right(outputs, params, part)) for part in parts) / count
 
     def evaluate(params: chex.ArrayTree) -> dict[str, float]:
-        old_params = {"backbone": params["backbone"], "head": old_head} if fresh_head else params
-        return {"old": accuracy(old_params, old), "new": accuracy(params, new)}
+        return {"old": accuracy(old_outputs, params, old), "new": accuracy(outputs, params, scored)}
 
     return compare.Task(
         params,
@@ -135,7 +177,7 @@ def few_examples(
         lambda seed: batches(pool, sizes.examples, sizes.batch, seed),
         evaluate,
         head={"backbone": False, "head": True} if fresh_head else None,
-        name=title,
+        name=name,
     )
 
 

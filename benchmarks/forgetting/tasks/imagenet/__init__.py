@@ -1,0 +1,1 @@
+"""ImageNet: a network with public weights, and what it is to learn from a thousand examples."""
