@@ -1,6 +1,7 @@
 """What goes wrong ends a command with one sentence, an exit code, and nothing lost."""
 
 import errno
+import json
 import os
 import re
 
@@ -9,7 +10,6 @@ import typer
 from typer.testing import CliRunner
 
 from benchmarks import rounding
-from benchmarks.forgetting.experiments import frontier
 from benchmarks.forgetting.experiments.cifar import command as cifar
 from benchmarks.forgetting.tasks import digits
 from profit_optax.compare.store import opened
@@ -106,14 +106,33 @@ def test_two_commands_do_not_share_a_folder(tmp_path):
         assert f"runs in {tmp_path}" in sentence(invoke(*QUICK, tmp_path))
 
 
-def test_an_interrupted_command_says_how_to_go_on(monkeypatch, tmp_path):
-    def interrupted(*args):
-        raise KeyboardInterrupt
+@pytest.mark.parametrize(
+    ("command", "saved"),
+    [(QUICK, 3), (("warmup", "--quick", "--task", "labels permuted", "--methods", "AdamW,PROFIT", "--output"), 1)],
+    ids=["frontier", "warmup"],
+)
+def test_an_interrupted_command_goes_on_where_it_was(linear_models, monkeypatch, tmp_path, command, saved):
+    sync, synced, stopped, whole = os.fsync, [], tmp_path / "stopped", tmp_path / "whole"
 
-    monkeypatch.setattr(frontier, "check_alike", interrupted)
-    result = invoke(*QUICK, tmp_path)
+    def interrupted(file):
+        synced.append(file)
+        if len(synced) > saved:
+            raise KeyboardInterrupt
+        sync(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", interrupted)
+        result = invoke(*command, stopped)
     assert result.exit_code == 130
-    assert result.stderr == f"Stopped. Start the same command again to go on: {tmp_path} has what was finished.\n"
+    assert result.stderr.endswith(f"Stopped. Start the same command again to go on: {stopped} has what was finished.\n")
+    finished = {path: path.stat().st_mtime_ns for path in (stopped / "runs").iterdir()}
+    assert len(finished) == saved
+    for folder in (stopped, whole):
+        assert invoke(*command, folder).exit_code == 0
+    assert {path: path.stat().st_mtime_ns for path in finished} == finished
+    for path in (whole / "runs").iterdir():
+        runs = [json.loads((folder / "runs" / path.name).read_text())["run"] for folder in (stopped, whole)]
+        assert runs[0] | {"seconds": 0} == runs[1] | {"seconds": 0}
 
 
 @pytest.mark.parametrize("experiment", ["demo", "frontier", "warmup"])
