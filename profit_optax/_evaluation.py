@@ -52,15 +52,20 @@ def eval_params(opt_state: optax.OptState, params: chex.ArrayTree) -> chex.Array
     References:
       This project's own, after `optax.contrib.schedule_free_eval_params`.
     """
-    leaves = jax.tree.leaves(_without_variables(opt_state), is_leaf=_is_state)
-    states = [leaf for leaf in leaves if _is_state(leaf)]
+    states = states_in(_without_variables(opt_state))
+    theta = functools.reduce(_undisplaced, states, _without_variables(params))
+    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(theta))
+
+
+def states_in(opt_state: optax.OptState) -> list[Any]:
+    """The states of forms of PROFIT at any depth, or an error if there is none."""
+    states = [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=_is_state) if _is_state(leaf)]
     if not states:
         raise ValueError(
             f"opt_state must hold the state of profit, profit_transparent or orthogonalize_to_previous, "
             f"got {type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
         )
-    theta = functools.reduce(_undisplaced, states, _without_variables(params))
-    return jax.tree.unflatten(jax.tree.structure(params), jax.tree.leaves(theta))
+    return states
 
 
 def _without_variables(tree: Any) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 from profit_optax import _checks
-from profit_optax._evaluation import eval_params
+from profit_optax._evaluation import eval_params, states_in
 from profit_optax._previous import OrthogonalizeToPreviousState
 from profit_optax._projection import ProfitMetrics
 
@@ -89,12 +89,7 @@ def read_metrics(opt_state: optax.OptState, params: chex.ArrayTree) -> dict[str,
 
 
 def _state_in(opt_state: optax.OptState) -> Any:
-    states = [leaf for leaf in jax.tree.leaves(opt_state, is_leaf=_has_metrics) if _has_metrics(leaf)]
-    if not states:
-        raise ValueError(
-            "opt_state must hold the state of profit, profit_transparent or orthogonalize_to_previous, got "
-            f"{type(opt_state).__name__} without one. Pass the state that tx.init and tx.update return, whole."
-        )
+    states = states_in(opt_state)
     if len(states) > 1:
         raise ValueError(
             f"opt_state must hold one form of PROFIT, got {len(states)} with metrics of their own. Pass the state of "
@@ -115,10 +110,6 @@ def _check_params(params: Any) -> None:
 def _is_real(value: Any) -> bool:
     dtype = np.asarray(value).dtype
     return any(jnp.issubdtype(dtype, kind) for kind in (jnp.floating, jnp.integer, jnp.bool_))
-
-
-def _has_metrics(x: Any) -> bool:
-    return isinstance(getattr(x, "metrics", None), ProfitMetrics)
 
 
 def _norm(tree: chex.ArrayTree, dtype: Any) -> jax.Array:
