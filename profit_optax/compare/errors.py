@@ -14,6 +14,10 @@ class CompareError(RuntimeError):
     """A comparison cannot go on; what it finished is kept where there is an output folder."""
 
 
+class NotFiniteError(CompareError):
+    """A loss, or parameters, are not finite: for a rate that is too high, above all."""
+
+
 def said(error: Exception) -> str:
     """An error and where it was raised: the last line of the user's own files, where one took part."""
     frames = traceback.extract_tb(error.__traceback__)

@@ -156,6 +156,9 @@ def _draw(
 def _stretch(axes: Axes, start: float, top: float) -> float:
     """An axis that is logarithmic in what is missing to a score, which is returned: near it is where methods part."""
     way = top - start
+    if way <= 0:
+        # Nothing stood higher than the start, and so there is no way to it.
+        return start
     end = top + 0.1 * way
 
     def stretched(new: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import optax
 
 from profit_optax.compare import fingerprint
 from profit_optax.compare.batches import stream
-from profit_optax.compare.errors import KEPT, CompareError, said
+from profit_optax.compare.errors import KEPT, CompareError, NotFiniteError, said
 from profit_optax.compare.methods import Method, Setting
 from profit_optax.compare.store import Store
 from profit_optax.compare.task import Task
@@ -179,7 +179,8 @@ def train(
       The run, and the parameters at its end.
 
     Raises:
-      CompareError: if a loss, the parameters or a score are not finite, and if the scorer raises.
+      NotFiniteError: if a loss or the parameters are not finite.
+      CompareError: if a score is not finite, and if the scorer raises.
     """
     name = f"runs/{method.name} {rate!r} {seed}"
     carry = program.start()
@@ -203,7 +204,7 @@ def train(
         seconds += time.perf_counter() - begin
         loss = float(carry.loss_sum) / distance
         if not (math.isfinite(loss) and bool(_all_finite(carry.params))):
-            raise CompareError(
+            raise NotFiniteError(
                 f"the loss or the parameters are not finite {where}: lower its rate or leave the method out. What was "
                 "finished is kept where there is an output folder."
             )

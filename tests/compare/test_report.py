@@ -58,3 +58,13 @@ def test_the_picture_has_a_line_for_each_method_its_levels_and_the_start(monkeyp
     np.testing.assert_allclose(lines["ours, 1e-2"].get_xdata(), [0, 80, 100])
     np.testing.assert_allclose(lines["ours, 1e-2"].get_ydata(), [100, 85, 80])
     assert axes.get_title().splitlines()[0].endswith("learning new digits")
+
+
+def test_there_is_a_picture_where_nothing_stood_higher_than_the_start(tmp_path):
+    curves, _ = everything()
+    for by in (0.0, 0.1):
+        sunk = [curve._replace(new=curve.new[:, :1] - by * np.arange(curve.new.shape[1])) for curve in curves]
+        # A level of the user's own, which was reached before anything was learnt.
+        rows = level_rows(sunk, -1.0, "base")
+        report.plot(tmp_path / "a.png", sunk, rows, (-1.0,), "new digits")
+        assert imread(tmp_path / "a.png").ndim == 3

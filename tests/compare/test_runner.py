@@ -13,7 +13,7 @@ import pytest
 from profit_optax import profit
 from profit_optax.compare import METHODS, Method, from_optimizer, interpolate
 from profit_optax.compare.batches import stream
-from profit_optax.compare.errors import CompareError
+from profit_optax.compare.errors import CompareError, NotFiniteError
 from profit_optax.compare.runner import Program, evaluation_steps, follow, scored, train
 from tests.compare.lines import DATA, evaluate, lines, loader, loss
 
@@ -136,7 +136,7 @@ def test_evaluations_are_at_the_ends_and_at_growing_and_even_distances():
 
 
 def test_a_loss_that_is_not_finite_says_where():
-    with pytest.raises(CompareError, match=r"not finite with huge at rate 0.02, seed 1, after \d gradients: lower"):
+    with pytest.raises(NotFiniteError, match=r"not finite with huge at rate 0.02, seed 1, after \d gradients: lower"):
         run(from_optimizer("huge", lambda rate: optax.sgd(1e38)))
 
 
