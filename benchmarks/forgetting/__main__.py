@@ -3,14 +3,14 @@
 import typer
 
 from benchmarks.forgetting.command import command
-from benchmarks.forgetting.experiments import demo, frontier, language, motion, vision, warmup
+from benchmarks.forgetting.experiments import demo, frontier, imagenet, language, motion, vision, warmup
 from benchmarks.forgetting.experiments.cifar import command as cifar
 from benchmarks.forgetting.experiments.map import command as map_
 from benchmarks.forgetting.experiments.toy import command as toy
 
 EXPERIMENTS = {
     each.EXPERIMENT.name: each.EXPERIMENT
-    for each in (demo, frontier, map_, toy, warmup, cifar, vision, motion, language)
+    for each in (demo, frontier, map_, toy, warmup, cifar, vision, imagenet, motion, language)
 }
 
 HELP = "What is kept of an old task while a new one is learnt."

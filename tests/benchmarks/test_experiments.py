@@ -16,13 +16,14 @@ from tests.benchmarks.test_demo import words
 NEEDED = {
     "cifar": ("--data", "nowhere"),
     "vision": ("--data", "nowhere", "--weights", "nowhere"),
+    "imagenet": ("--data", "nowhere"),
     "motion": ("--data", "nowhere"),
     "language": ("--new", "nowhere", "--old", "nowhere"),
 }
 
 
 def test_every_experiment_is_named():
-    names = ["demo", "frontier", "map", "toy", "warmup", "cifar", "vision", "motion", "language"]
+    names = ["demo", "frontier", "map", "toy", "warmup", "cifar", "vision", "imagenet", "motion", "language"]
     assert list(EXPERIMENTS) == names
 
 

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -99,11 +98,12 @@ def test_tuning_scores_held_out_training_images_with_one_head_for_both_tasks(net
     assert task.evaluate(task.params)["new"] == pytest.approx(expected)
 
 
-def test_a_new_head_begins_at_zero_and_learns(network):
-    task = few_examples("classes", network, TEN, HUNDRED, SIZES)
+@pytest.mark.parametrize(("kind", "classes"), [("classes", CLASSES), ("hundred", 100)])
+def test_a_new_head_begins_at_zero_and_learns(network, kind, classes):
+    task = few_examples(kind, network, TEN, HUNDRED, SIZES._replace(examples=2 * classes))
     (batch,) = first_batches(task, 0, 1)
     loss, grads = jax.value_and_grad(task.loss)(task.params, batch)
-    assert float(loss) == pytest.approx(np.log(CLASSES), rel=1e-5)
+    assert float(loss) == pytest.approx(np.log(classes), rel=1e-5)
     assert float(jnp.max(jnp.abs(grads["head"]["kernel"]))) > 0
 
 
@@ -120,25 +120,17 @@ def test_adapters_change_nothing_at_first_and_are_all_that_learns_beside_the_hea
     assert [method.name for method in methods] == ["AdamW", "AdamW x2", "PROFIT", "one line", "head only"]
 
 
-class Quarters:
-    """A linear network on the colours of an image's quarters, which compiles in no time."""
-
-    params: ClassVar = {
-        "backbone": {"scale": jnp.ones(12)},
-        "head": {"kernel": jnp.zeros((12, 10)), "bias": jnp.zeros(10)},
-    }
-
-    @staticmethod
-    def logits(params, statistics, images):
-        quarters = images.reshape(-1, 2, 16, 2, 16, 3).mean(axis=(2, 4)).reshape(len(images), -1) / 25
-        head = params["head"]
-        return quarters * params["backbone"]["scale"][None] @ head["kernel"] + head["bias"][None]
-
-
-@pytest.mark.parametrize("kind", ["classes", "rotated"])
-def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monkeypatch, kind):
-    monkeypatch.setattr(few_examples_module, "logits", Quarters.logits)
-    for name, found in (("load", Pretrained(Quarters.params, {})), ("cifar10", TEN), ("cifar100", HUNDRED)):
+@pytest.mark.parametrize(
+    ("kind", "more"),
+    [
+        ("classes", ["head only"]),
+        ("rotated", []),
+        ("hundred", ["head only", "PROFIT, ratio 10", "PROFIT, ratio 100", "PROFIT, no warm-up"]),
+    ],
+)
+def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monkeypatch, kind, more):
+    monkeypatch.setattr(few_examples_module, "logits", lambda params, _, images: cifar_toy.linear(params, images))
+    for name, found in (("load", Pretrained(cifar_toy.linear_params(10), {})), ("cifar10", TEN), ("cifar100", HUNDRED)):
         monkeypatch.setattr(vision, name, lambda path, found=found: found)
     arguments = ["vision", "--data", "there", "--weights", "there", "--quick", "--task", kind, "--gradients", "200"]
     arguments += ["--output", str(tmp_path)]
@@ -146,7 +138,11 @@ def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monk
     assert result.exit_code == 0, result.output
     text = (tmp_path / "vision.md").read_text(encoding="utf-8")
     methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
-    assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == methods + ["head only"] * (kind == "classes")
+    assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == methods + more
+    assert re.findall(r"^\| (PROFIT, n_ref .) \|.* 198 \| (\d+) \|", text, re.MULTILINE) == [
+        ("PROFIT, n_ref 2", "66"),
+        ("PROFIT, n_ref 5", "33"),
+    ] * (kind == "hundred")
     runs = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("runs/*")}
     assert CliRunner().invoke(app, arguments).exit_code == 0
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("runs/*")} == runs

@@ -3,22 +3,25 @@
 import gzip
 import importlib.util
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.forgetting.experiments import imagenet as experiment
 from benchmarks.forgetting.tasks.arrays import ArraysError
 from benchmarks.forgetting.tasks.cifar.archives import Archive
 from benchmarks.forgetting.tasks.cifar.few_examples import Sizes, rotated
 from benchmarks.forgetting.tasks.imagenet import task as task_module
 from benchmarks.forgetting.tasks.imagenet import weights
 from benchmarks.forgetting.tasks.imagenet.grey import coloured, digits, fashion
-from benchmarks.forgetting.tasks.imagenet.network import LITE0, convolution, logits
+from benchmarks.forgetting.tasks.imagenet.network import LITE0, Pretrained, convolution, logits
 from benchmarks.forgetting.tasks.imagenet.task import GROUPS, KINDS, few_examples, grouped, with_groups
 from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_archives import FortyTwo
+from tests.benchmarks.commands import invoke
 from tests.benchmarks.imagenet_toy import NETWORK, SIDE, Tensor, random_weights, write
 
 SIZES = Sizes(examples=40, held_out=20, test=30, batch=8)
@@ -193,6 +196,22 @@ def test_each_new_task_has_a_head_of_its_own_that_begins_at_zero_and_learns(netw
     assert float(jnp.max(jnp.abs(grads["head"]["kernel"]))) > 0
     grads = jax.grad(task.loss)(moved(task.params), batch)
     assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(grads["backbone"]))
+
+
+def test_the_command_reports_both_scores_of_every_method(tmp_path, monkeypatch):
+    toy = Pretrained(NETWORK, cifar_toy.linear_params(1000), {}, SIDE)
+    monkeypatch.setattr(task_module, "logits", lambda _, params, images: cifar_toy.linear(params, images))
+    for name, found in (("load", toy), ("cifar10", TEN), ("cifar100", HUNDRED)):
+        monkeypatch.setattr(experiment, name, lambda path, found=found: found)
+    arguments = ("--data", "there", "--weights", "there", "--quick", "--task", "rotated", "--gradients", 200)
+    result = invoke("imagenet", *arguments, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    text = (tmp_path / "imagenet.md").read_text(encoding="utf-8")
+    methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
+    methods += ["head only", "PROFIT, no warm-up"]
+    assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == methods
+    assert re.search(r"^\| head only \| 1e-2 \|", text, re.MULTILINE)
+    assert f"scaled to {SIDE} pixels" in text
 
 
 def idx(array):

@@ -87,9 +87,9 @@ def moved(adapters):
     return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), adapters)
 
 
-def task(tuning=False):
+def task(tuning=False, full=False):
     old, new = (windows(np.random.default_rng(seed).integers(0, 11, 700), SIZES.length) for seed in (0, 1))
-    return language("a text", model(), old, new, SIZES, tuning), new
+    return language("a text", model(), old, new, SIZES, tuning, full), new
 
 
 @pytest.mark.parametrize("change", [lambda adapters: adapters, moved])
@@ -108,6 +108,21 @@ def test_fresh_adapters_change_nothing_and_learn():
     assert float(loss) == pytest.approx(float(made.loss(with_none, batch)), rel=1e-6)
     for name in ("query", "value"):
         assert float(jnp.max(jnp.abs(grads["layers"][name]["up"]))) > 0
+
+
+def test_in_full_the_models_own_weights_learn_and_are_what_is_scored():
+    (made, new), (with_adapters, _) = task(full=True), task()
+    batch = next(iter(made.batches(0)))
+    assert float(made.loss(made.params, batch)) == pytest.approx(
+        float(with_adapters.loss(with_adapters.params, batch)), rel=1e-6
+    )
+    grads = jax.grad(made.loss)(made.params, batch)
+    assert jax.tree.structure(grads) == jax.tree.structure(model().params)
+    assert all(np.any(np.asarray(leaf)) for leaf in jax.tree.leaves(grads))
+    params, chosen = moved(made.params), spread(new.test, SIZES.scored)
+    logs = jax.nn.log_softmax(logits(SHAPE, params, {}, chosen[:, :-1]))
+    logs = np.take_along_axis(np.asarray(logs), chosen[:, 1:, None], axis=-1)
+    assert made.evaluate(params)["new"] == pytest.approx(-np.exp(-logs.mean()), rel=1e-4)
 
 
 def test_scores_are_perplexities_of_windows_behind_those_that_are_trained_on():
@@ -149,13 +164,15 @@ def test_the_command_reports_perplexities_of_the_methods_that_are_asked_for(tmp_
     for name, text in (("new", "abcd" * 200), ("old", "hgfe" * 200)):
         (tmp_path / name).write_text(text)
     texts = ("--new", tmp_path / "new", "--old", tmp_path / "old", "--weights", tmp_path / "none")
-    options = ("--quick", "--gradients", 12, "--task", "adapters", "--methods", "one line,AdamW")
+    options = ("--quick", "--gradients", 12, "--methods", "one line,AdamW")
     result = invoke("language", *texts, *options, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "language.md").read_text(encoding="utf-8")
-    assert "## new, adapters" in page
-    assert re.findall(r"^\| ([^|]+) \|.* 12 \|", page, re.MULTILINE) == ["AdamW", "one line"]
-    assert re.findall(r"^\| ([^|]+) \|.* 6 \|", page, re.MULTILINE) == ["AdamW"]
+    for kind in ("adapters", "full"):
+        _, own = page.split(f"## new, {kind}\n")
+        own = own.split("\n## ")[0]
+        assert re.findall(r"^\| ([^|]+) \|.* 12 \|", own, re.MULTILINE) == ["AdamW", "one line"]
+        assert re.findall(r"^\| ([^|]+) \|.* 6 \|", own, re.MULTILINE) == ["AdamW"]
     assert "Its numbers mean nothing" in page
 
 

@@ -1,5 +1,6 @@
 """Whole fine-tunings: the methods' schedules and parts, how rates are picked, and the tables."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -16,6 +17,7 @@ from profit_optax.compare import Setting
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(64, 3))
+SCORES = (Score("new error", "new", scale=-1, places=3),)
 PARAMS = {"backbone": jnp.ones(3), "head": jnp.array(0.5)}
 
 
@@ -160,6 +162,30 @@ def test_the_smaller_budget_has_as_many_steps_as_profit(outcome):
     assert (fewer.method, fewer.positions[-1], fewer.gradients[-1]) == ("AdamW", 20, 20)
 
 
+def test_an_ablation_takes_the_rate_of_profit_which_is_tuned_even_where_it_is_not_asked_for(tmp_path):
+    changed = dataclasses.replace(arms.profit(3, 10.0), name="PROFIT, n_ref 3")
+    ours = dataclasses.replace(arms.profit(1, 10.0), rate_factor=0.5)
+    few = plan(methods=[arms.adamw()], fewer=[], steps_of=ours, ablations=[changed])
+    outcome = measure(make_task(1.5), make_task(), few, tmp_path)
+    assert [*outcome.tried] == ["AdamW", "PROFIT"]
+    adamw, ablation = outcome.whole.curves
+    assert (ablation.method, ablation.positions[-1]) == ("PROFIT, n_ref 3", 10)
+    assert ablation.rate == max(outcome.tried["PROFIT"], key=outcome.tried["PROFIT"].get) != adamw.rate
+    assert "PROFIT, n_ref 3 have the rate of PROFIT" in tables(outcome, few, SCORES, {})
+
+
+def test_a_rate_that_is_too_high_is_below_all_others_and_lower_ones_are_tried_where_all_are(tmp_path):
+    size = Size(None, (1e-2, 1e30), gradients=20, evaluations=1)
+    steep = dataclasses.replace(arms.sgd(), rate_factor=1e4)
+    few = plan(methods=[arms.adamw(), steep], fewer=[], size=size)
+    outcome = measure(make_task(1.5), make_task(), few, tmp_path)
+    assert [*outcome.tried["SGD"]] == pytest.approx([1e2, 1e34, 1e1])
+    assert [np.isfinite(final) for final in outcome.tried["SGD"].values()] == [False, False, True]
+    text = tables(outcome, few, SCORES, {})
+    assert "Not finite, and so lower than all others: AdamW at 1e+30, SGD at 1e+2, SGD at 1" in text
+    assert outcome.whole.curves[1].rate == pytest.approx(10.0)
+
+
 def test_what_is_done_is_not_done_again_and_more_seeds_are_added(tmp_path):
     scored = []
     first = measure(make_task(1.5), make_task(scored=scored), plan(), tmp_path)
@@ -173,8 +199,7 @@ def test_what_is_done_is_not_done_again_and_more_seeds_are_added(tmp_path):
 
 
 def test_tables_have_ends_paired_differences_and_the_papers_figures(outcome):
-    scores = (Score("new error", "new", scale=-1, places=3),)
-    text = tables(outcome, plan(), scores, {"PROFIT": "as published"})
+    text = tables(outcome, plan(), SCORES, {"PROFIT": "as published"})
     adamw, profit = (next(c for c in outcome.whole.curves if c.method == name) for name in ("AdamW", "PROFIT"))
     ends, gaps = -profit.new[:, -1], adamw.new[:, -1] - profit.new[:, -1]
     spread = 12.706 / 2  # Student's t for two seeds, over the root of 2, times half of their distance times that root

@@ -11,7 +11,7 @@ import typer
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
-from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
+from benchmarks.forgetting.experiments.whole_budget.report import Score, protocol, tables
 from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.arrays import kept
 from benchmarks.forgetting.tasks.motion.network import ENCODER
@@ -37,7 +37,7 @@ QUICK = Size(Recipe(steps=20, batch=8, width=8), (1e-3,), gradients=40, evaluati
 def run(
     job: Job,
     data: Annotated[Path, typer.Option(help="windows.npz: trajectories as benchmarks/forgetting/tasks/motion has it.")],
-    gradients: Annotated[int | None, budget(FULL, QUICK, least=40)] = None,
+    gradients: Annotated[int | None, budget(FULL.gradients, QUICK.gradients, least=40)] = None,
 ) -> None:
     """Train a small transformer on one kind of agent, and fine-tune it on another with each method at its best rate.
 
@@ -70,13 +70,10 @@ def markdown(
     explained = (
         f"The network sees 8 positions 0.4 s apart and gives six futures of 4.8 s; ADE and FDE are those of the best of"
         f" the six, in metres, less is better. Width {recipe.width}, 2 encoder and 2 decoder layers; the old model took"
-        f" {recipe.steps:,} steps of AdamW at 1e-3 along a cosine. A run takes {size.gradients:,} gradients on"
-        f" {recipe.batch} windows at a rate that falls along a cosine to 0. PROFIT has n_ref {N_REF} and"
-        f" λ_main/λ_ref = {RATIO:g} as in the paper's Table 5, and a warm-up of {arms.WARMUP:.0%} of AdamW alone; *one"
-        f" line* is `orthogonalize_to_previous` before AdamW after the same warm-up, which is ours. Means over"
-        f" {about['seeds']} seeds ± half of the 95 % Student-t interval; differences are paired by seed. A seed trains"
-        f" on its own half of the new kind's windows, in its own order; seeds share the old model and the windows that"
-        f" are scored. These are the last fifth of each source in the order of recording."
+        f" {recipe.steps:,} steps of AdamW at 1e-3 along a cosine."
+        f" {protocol(size, f'{recipe.batch} windows', RATIO, about['seeds'], N_REF)} A seed trains on its own half of"
+        f" the new kind's windows, in its own order; seeds share the old model and the windows that are scored. These"
+        f" are the last fifth of each source in the order of recording."
     )
     text = [explained]
     for who, (outcome, plan) in outcomes.items():

@@ -20,6 +20,8 @@ WARMUP = 0.1
 MOMENTUM = 0.9
 # Of what SGD needs, to what Adam needs.
 SGD_FACTOR = 30.0
+# Of what a new head alone needs, to what a whole network does whose weights are good already.
+HEAD_FACTOR = 10.0
 PULL = 0.1
 HALFWAY = 0.5
 # Of Lookahead: Optax's example has these.
@@ -36,6 +38,23 @@ def adamw() -> Method:
 def adamw_more(gradients: int) -> Method:
     """AdamW on the mean of as many gradients as a step of PROFIT takes."""
     return dataclasses.replace(adamw(), name=f"AdamW x{gradients}", gradients=gradients)
+
+
+def for_images(fresh_head: bool, ratio: float, part: Part | None = None) -> list[Method]:
+    """What a network of images is fine-tuned with, the baseline first.
+
+    Args:
+      fresh_head: whether there is a head to train alone, and to leave out of a pull to the start.
+      ratio: the main rate over the reference rate.
+      part: what is trained; None for everything. Of a part, only what is of use on one is compared.
+    """
+    ours = profit(1, ratio, part=part)
+    plain = [adamw(), adamw_more(ours.gradients), one_line()]
+    baseline, more, line = plain if part is None else [on_part(method, part) for method in plain]
+    methods = [baseline, more, ours, line]
+    if part is None:
+        methods += [sgd(), lookahead(), l2_sp(fresh_head), halfway()]
+    return methods + [head_only(HEAD_FACTOR)] * fresh_head
 
 
 def profit(n_ref: int, ratio: float, warmup: float = WARMUP, part: Part | None = None) -> Method:
@@ -91,13 +110,13 @@ def l2_sp(fresh_head: bool = False) -> Method:
     return Method(f"L2-SP {PULL:g}", optimizer, needs=("head",) if fresh_head else ())
 
 
-def head_only() -> Method:
+def head_only(rate_factor: float = 1.0) -> Method:
     """AdamW on the last layer; nothing else moves. It needs `Task.head`."""
 
     def optimizer(setting: Setting) -> Any:
         return _of_part(adamw().optimizer(setting), lambda params: in_head(setting.task.head, params))
 
-    return Method("head only", optimizer, needs=("head",))
+    return Method("head only", optimizer, needs=("head",), rate_factor=rate_factor)
 
 
 def on_part(method: Method, part: Part) -> Method:

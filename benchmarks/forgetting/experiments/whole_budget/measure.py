@@ -10,12 +10,16 @@ import numpy as np
 from benchmarks.forgetting.command import Experiment, Job, count_option
 from benchmarks.forgetting.experiments.whole_budget import arms
 from profit_optax import compare
-from profit_optax.compare import Comparison, Curve, Method
-from profit_optax.compare.errors import CompareError
+from profit_optax.compare import Comparison, Method
+from profit_optax.compare.errors import CompareError, NotFiniteError
 from profit_optax.compare.files import load
 
 # No run that is reported has it.
 TUNING_SEED = 100
+# Parts of the lowest rate, which are tried where a method diverges at all that are asked for.
+_LOWER = (0.1, 0.01)
+# Where runs are scored at their end alone, there is no way to a level.
+_NO_LEVELS = (0.0,)
 
 
 class Size(NamedTuple):
@@ -47,6 +51,7 @@ class Plan(NamedTuple):
       steps_of: the method of several gradients a step whose steps these are.
       size: rates that each is tuned over, SGD times its own factor; the budget; how often a run is scored.
       seeds: those that are reported.
+      ablations: methods that take the whole budget at the rate of `steps_of`, for which nothing else is tuned.
     """
 
     methods: Sequence[Method]
@@ -54,14 +59,23 @@ class Plan(NamedTuple):
     steps_of: Method
     size: Size
     seeds: tuple[int, ...]
+    ablations: Sequence[Method] = ()
 
     @classmethod
-    def of(cls, job: Job, size: Size, methods: Sequence[Method], fewer: Sequence[str]) -> "Plan":
+    def of(
+        cls,
+        job: Job,
+        size: Size,
+        methods: Sequence[Method],
+        fewer: Sequence[str],
+        ablations: Sequence[Method] = (),
+    ) -> "Plan":
         """Those of a task's methods that were asked for; `fewer` also runs for as many steps as PROFIT."""
-        by_name = {method.name: method for method in methods}
+        by_name, changed = ({method.name: method for method in each} for each in (methods, ablations))
         chosen = list(job.chosen(by_name).values())
         also = [method for method in chosen if method.name in fewer]
-        return cls(chosen, also, by_name["PROFIT"], size, tuple(range(job.seeds)))
+        changed = {name: method for name, method in changed.items() if name in job.methods}
+        return cls(chosen, also, by_name["PROFIT"], size, tuple(range(job.seeds)), list(changed.values()))
 
     @property
     def fewer_gradients(self) -> int:
@@ -106,9 +120,9 @@ def experiment(
     return Experiment(name, run, tasks, named, baseline, seeds, together=True, method_of=method_of, most_seeds=most)
 
 
-def budget(full: Size, quick: Size, least: int) -> Any:
+def budget(full: int | str, quick: int, least: int) -> Any:
     """The option for the gradients of a run."""
-    return count_option("Gradients of a run: the budget.", full.gradients, quick.gradients, least)
+    return count_option("Gradients of a run: the budget.", full, quick, least)
 
 
 def run_tasks(
@@ -138,7 +152,8 @@ def measure(tuning_task: compare.Task, task: compare.Task, plan: Plan, output: P
     A method's rate is the one with the best new score at the end of a run on `tuning_task`, on one seed that is not
     reported. What is left of the old task has no say in it.
     """
-    whole, tried = _at_best(tuning_task, task, plan.methods, plan.size.gradients, plan, output / "whole")
+    budget = plan.size.gradients
+    whole, tried = _at_best(tuning_task, task, plan.methods, budget, plan, output / "whole", plan.ablations)
     if not plan.fewer:
         return Outcome(whole, None, tried, {})
     fewer, tried_fewer = _at_best(tuning_task, task, plan.fewer, plan.fewer_gradients, plan, output / "fewer")
@@ -152,23 +167,16 @@ def _at_best(
     gradients: int,
     plan: Plan,
     output: Path,
+    ablations: Sequence[Method] = (),
 ) -> tuple[Comparison, dict[str, dict[float, float]]]:
-    tuned = [method for method in methods if not method.points]
-    curves = compare.compare(
-        tuning_task,
-        tuned,
-        rates=plan.size.rates,
-        gradients=gradients,
-        seeds=[TUNING_SEED],
-        output=output / "tuning",
-        evaluations=1,
-    ).curves
-    tried = {method.name: _finals(method.name, curves) for method in tuned}
+    of_ablations = [plan.steps_of] if ablations and plan.steps_of not in methods else []
+    tuned = [*(method for method in methods if not method.points), *of_ablations]
+    tried = {method.name: _finals(tuning_task, method, gradients, plan, output / "tuning") for method in tuned}
     # A comparison has its rates for all methods: here it has the rate 1, and each method its own as a factor.
     at_best = [
         method if method.points else dataclasses.replace(method, rate_factor=_best(tried[method.name]))
         for method in methods
-    ]
+    ] + [dataclasses.replace(method, rate_factor=_best(tried[plan.steps_of.name])) for method in ablations]
     result = compare.compare(
         task,
         at_best,
@@ -177,12 +185,37 @@ def _at_best(
         seeds=plan.seeds,
         output=output / "reported",
         evaluations=plan.size.evaluations,
+        levels=None if plan.size.evaluations > 1 else _NO_LEVELS,
     )
     return result, tried
 
 
-def _finals(name: str, curves: Sequence[Curve]) -> dict[float, float]:
-    return {curve.rate: float(np.mean(curve.new[:, -1])) for curve in curves if curve.method == name}
+def _finals(task: compare.Task, method: Method, gradients: int, plan: Plan, output: Path) -> dict[float, float]:
+    """The new score at the end, by rate; that of a run that is not finite is below all others.
+
+    Where no rate has a finite run, lower ones are tried.
+    """
+    found: dict[float, float] = {}
+    rates = list(plan.size.rates)
+    for rate in (*rates, *(min(rates) * lower for lower in _LOWER)):
+        if len(found) >= len(rates) and max(found.values()) > -np.inf:
+            break
+        try:
+            result = compare.compare(
+                task,
+                [method],
+                rates=[rate],
+                gradients=gradients,
+                seeds=[TUNING_SEED],
+                levels=_NO_LEVELS,
+                output=output,
+                evaluations=1,
+            )
+        except NotFiniteError:
+            found[rate * method.rate_factor] = -np.inf
+        else:
+            found[rate * method.rate_factor] = float(result.curves[0].new[0, -1])
+    return found
 
 
 def _best(finals: dict[float, float]) -> float:

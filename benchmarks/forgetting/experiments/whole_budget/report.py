@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 
 from benchmarks.commands import markdown_table
-from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Outcome, Plan
+from benchmarks.forgetting.experiments.whole_budget import arms
+from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Outcome, Plan, Size
 from profit_optax.compare import Comparison, Curve, Interval
 from profit_optax.compare.formats import short_rate
 from profit_optax.compare.statistics import interval
@@ -26,6 +27,25 @@ class Score(NamedTuple):
     name: str
     scale: float = 100.0
     places: int = 1
+
+
+def protocol(size: Size, batches: str, ratio: float, seeds: int, n_ref: int = 1) -> str:
+    """How long a run is, what its methods share, and what stands in the tables.
+
+    Args:
+      size: of the runs.
+      batches: what a gradient is of.
+      ratio: the main rate over the reference rate.
+      seeds: how many are reported.
+      n_ref: reference steps.
+    """
+    return (
+        f"A run takes {size.gradients:,} gradients on {batches}, at a rate that falls along a cosine to 0. PROFIT has"
+        f" n_ref {n_ref}, λ_main/λ_ref = {ratio:,g} and, as the paper has it for far tasks, a warm-up of"
+        f" {arms.WARMUP:.0%} of AdamW alone; *one line* is `orthogonalize_to_previous` before AdamW after the same"
+        f" warm-up, which is ours. Means over {seeds} seeds ± half of the 95 % Student-t interval; differences are"
+        f" paired by seed."
+    )
 
 
 def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
@@ -102,8 +122,21 @@ def _picked(outcome: Outcome, plan: Plan) -> str:
         if best in (min(finals), max(finals))
     ]
     rates = ", ".join(short_rate(rate) for rate in plan.size.rates)
+    factors = ", ".join(f"{each.name} times {each.rate_factor:g}" for each in plan.methods if each.rate_factor != 1)
     text = (
         f"Each method's rate is the one with the best new score at the end of a run on seed {TUNING_SEED}, on held-out"
-        f" training data, out of {rates} (SGD: times its factor); what was left of the old task had no say."
+        f" training data, out of {rates}{f' ({factors})' if factors else ''}; what was left of the old"
+        f" task had no say."
     )
+    failed = [
+        f"{name} at {short_rate(rate)}"
+        for tried in (outcome.tried, outcome.tried_fewer)
+        for name, finals in tried.items()
+        for rate, final in finals.items()
+        if final == -np.inf
+    ]
+    if failed:
+        text += f" Not finite, and so lower than all others: {', '.join(dict.fromkeys(failed))}."
+    if plan.ablations:
+        text += f" {'; '.join(each.name for each in plan.ablations)} have the rate of {plan.steps_of.name}."
     return text + (f" At an edge of what was tried: {', '.join(edges)}." if edges else "")

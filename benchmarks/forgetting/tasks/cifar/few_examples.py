@@ -1,4 +1,4 @@
-"""A converged network of CIFAR-10 that is to learn something new from a thousand examples, as in VTAB-1K."""
+"""A converged network of CIFAR-10 that is to learn something new, from a thousand examples as in VTAB-1K, or more."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
@@ -67,6 +67,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
     {
         "classes": Kind(_NEW_CLASSES, True, both(first_classes)),
         "adapters": Kind(f"{_NEW_CLASSES}, through adapters alone", True, both(first_classes), adapters=True),
+        "hundred": Kind("all of CIFAR-100", True, lambda ten, hundred: hundred),
         "rotated": Kind("CIFAR-10 turned by 90 degrees", False, both(rotated)),
         "recoloured": Kind("negatives of CIFAR-10", False, both(recoloured)),
     }
@@ -107,9 +108,9 @@ def few_examples(
     """
     title, fresh_head, made, adapters = KINDS[kind]
     params, statistics = network
-    old_head = params["head"]
+    new, old_head = made(ten, hundred), params["head"]
     if fresh_head:
-        params = {"backbone": params["backbone"], "head": fresh(params["head"], CLASSES)}
+        params = {"backbone": params["backbone"], "head": fresh(old_head, len(np.unique(new.train.labels)))}
     if adapters:
         params = {"backbone": with_adapters(params["backbone"]), "head": params["head"]}
 
@@ -119,7 +120,7 @@ def few_examples(
     def old_outputs(params: chex.ArrayTree, images: jax.Array) -> jax.Array:
         return outputs({"backbone": params["backbone"], "head": old_head} if fresh_head else params, images)
 
-    return from_few(title, params, outputs, made(ten, hundred), old_outputs, ten.test, sizes, tuning, fresh_head)
+    return from_few(title, params, outputs, new, old_outputs, ten.test, sizes, tuning, fresh_head)
 
 
 def from_few(

@@ -116,8 +116,9 @@ def fresh_adapters(shape: Shape, rank: int, key: jax.Array) -> chex.ArrayTree:
 
 
 def logits(shape: Shape, params: chex.ArrayTree, adapters: chex.ArrayTree, tokens: jax.Array) -> jax.Array:
-    """The logits of the next tokens, [n, length, vocabulary]."""
-    rank = jax.tree.leaves(adapters)[0].shape[-1]
+    """The logits of the next tokens, [n, length, vocabulary]; without adapters for an empty tree of them."""
+    found_adapters = jax.tree.leaves(adapters)
+    rank = found_adapters[0].shape[-1] if found_adapters else 0
     found: Any = Llama(shape, rank).apply({"params": params, "lora": adapters}, tokens)
     return found
 

@@ -1,4 +1,4 @@
-"""A pretrained language model whose adapters learn one kind of text, and what becomes of another kind."""
+"""A pretrained language model that learns one kind of text, and what becomes of another kind."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -82,10 +82,10 @@ def windows(tokens: Sequence[int], length: int) -> Parts:
     return parts
 
 
-def language(name: str, model: LanguageModel, old: Parts, new: Parts, sizes: Sizes, tuning: bool) -> compare.Task:
+def language(
+    name: str, model: LanguageModel, old: Parts, new: Parts, sizes: Sizes, tuning: bool, full: bool = False
+) -> compare.Task:
     """The task as a user would bring it to `compare`; scores are perplexities with a minus sign.
-
-    What is trained are the adapters alone: the model's own weights stay, and are closed over.
 
     Args:
       name: what the new text is.
@@ -94,6 +94,7 @@ def language(name: str, model: LanguageModel, old: Parts, new: Parts, sizes: Siz
       new: the new text.
       sizes: how much is read at once.
       tuning: whether scores are on held-out windows in place of those for the report.
+      full: whether the model's own weights are trained. Else they stay, are closed over, and adapters are trained.
     """
     shape, params, _ = model
     scored = {
@@ -101,27 +102,30 @@ def language(name: str, model: LanguageModel, old: Parts, new: Parts, sizes: Siz
         for who, part in (("old", old), ("new", new))
     }
 
-    def loss(adapters: chex.ArrayTree, tokens: jax.Array) -> jax.Array:
-        return mean_loss(shape, params, adapters, tokens)
+    def weights(trained: chex.ArrayTree) -> tuple[chex.ArrayTree, chex.ArrayTree]:
+        return (trained, {}) if full else (params, trained)
+
+    def loss(trained: chex.ArrayTree, tokens: jax.Array) -> jax.Array:
+        return mean_loss(shape, *weights(trained), tokens)
 
     # The weights are an argument here, so that the program does not hold a copy of them.
     @jax.jit
     def of_windows(params: chex.ArrayTree, adapters: chex.ArrayTree, tokens: np.ndarray) -> jax.Array:
         return mean_loss(shape, params, adapters, tokens)
 
-    def perplexity(adapters: chex.ArrayTree, tokens: np.ndarray) -> float:
+    def perplexity(trained: chex.ArrayTree, tokens: np.ndarray) -> float:
         parts = [tokens[i : i + _CHUNK] for i in range(0, len(tokens), _CHUNK)]
-        losses = [float(of_windows(params, adapters, part)) for part in parts]
+        losses = [float(of_windows(*weights(trained), part)) for part in parts]
         return float(np.exp(np.average(losses, weights=[len(part) for part in parts])))
 
-    def evaluate(adapters: chex.ArrayTree) -> dict[str, float]:
-        return {who: -perplexity(adapters, tokens) for who, tokens in scored.items()}
+    def evaluate(trained: chex.ArrayTree) -> dict[str, float]:
+        return {who: -perplexity(trained, tokens) for who, tokens in scored.items()}
 
     def batches(seed: int) -> Iterator[np.ndarray]:
         return stream("batches", new.train, sizes.batch, seed)
 
-    adapters = fresh_adapters(shape, sizes.rank, jax.random.key(0))
-    return compare.Task(adapters, loss, batches, evaluate, name=name)
+    trained = params if full else fresh_adapters(shape, sizes.rank, jax.random.key(0))
+    return compare.Task(trained, loss, batches, evaluate, name=name)
 
 
 def mean_loss(shape: Shape, params: chex.ArrayTree, adapters: chex.ArrayTree, tokens: Any) -> jax.Array:
