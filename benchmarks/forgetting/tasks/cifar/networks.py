@@ -1,4 +1,4 @@
-"""The paper's networks for images of 32 x 32, and one that a CPU can train.
+"""The paper's residual network for images of 32 x 32, and one that a CPU can train.
 
 Parameters are float32 and apart: {"backbone": ..., "head": ...}. GroupNorm takes the place of BatchNorm, so that
 parameters are all there is to a model.
@@ -95,42 +95,10 @@ def convolution_as_product(x: jax.Array, kernel: jax.Array, stride: int) -> jax.
     return jnp.concatenate(copies, axis=-1) @ kernel.reshape(-1, features)
 
 
-class ViT(nn.Module):
-    """A vision transformer with normalisation first, on patches of 4 x 4, that averages over its tokens."""
-
-    width: int
-    heads: int
-    depth: int
-    dtype: Any
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.Dense(self.width, dtype=self.dtype)(_patches(x))
-        position = self.param("position", nn.initializers.normal(0.02), x.shape[1:])
-        x += position[None].astype(self.dtype)
-        for _ in range(self.depth):
-            x = TransformerBlock(self.heads)(x)
-        return jnp.mean(nn.LayerNorm(dtype=self.dtype)(x), axis=1)
-
-
-class TransformerBlock(nn.Module):
-    """Attention, then a perceptron of four times the width."""
-
-    heads: int
-
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        x += nn.MultiHeadDotProductAttention(self.heads, dtype=x.dtype)(nn.LayerNorm(dtype=x.dtype)(x))
-        y = nn.Dense(4 * x.shape[-1], dtype=x.dtype)(nn.LayerNorm(dtype=x.dtype)(x))
-        return x + nn.Dense(x.shape[-1], dtype=x.dtype)(nn.gelu(y))
-
-
 # From the dtype to compute in to a backbone.
 NETWORKS: Mapping[str, Callable[[Any], nn.Module]] = {
     "small": lambda dtype: ResNet((48, 96, 192), (0, 1, 1), stem_stride=2, dtype=dtype),
     "resnet18": lambda dtype: ResNet((64, 128, 256, 512), (2, 2, 2, 2), stem_stride=1, dtype=dtype),
-    "vit_tiny": lambda dtype: ViT(192, heads=3, depth=12, dtype=dtype),
-    "vit_small": lambda dtype: ViT(384, heads=6, depth=12, dtype=dtype),
 }
 
 
@@ -176,10 +144,3 @@ def _normed(x: jax.Array, width: int, kernel: int, stride: int) -> jax.Array:
     """A convolution and a group norm, called inside a module."""
     x = Conv(width, kernel, stride)(x)
     return nn.GroupNorm(num_groups=None, group_size=min(_GROUP, width), dtype=x.dtype)(x)
-
-
-def _patches(x: jax.Array) -> jax.Array:
-    """Squares of 4 x 4, each as a vector, [n, squares, 48]."""
-    n, height, width, channels = x.shape
-    squares = x.reshape(n, height // 4, 4, width // 4, 4, channels).swapaxes(2, 3)
-    return squares.reshape(n, -1, 16 * channels)
