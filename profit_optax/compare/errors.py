@@ -15,7 +15,16 @@ class CompareError(RuntimeError):
 
 
 class NotFiniteError(CompareError):
-    """A loss, or parameters, are not finite: for a rate that is too high, above all."""
+    """A loss, parameters or a score of a run are not finite: above all where a rate is too high.
+
+    Attributes:
+      method: the method's name.
+      rate: its rate.
+    """
+
+    def __init__(self, text: str, method: str, rate: float):
+        super().__init__(text)
+        self.method, self.rate = method, rate
 
 
 def said(error: Exception) -> str:

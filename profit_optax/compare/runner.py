@@ -135,8 +135,15 @@ def evaluation_steps(steps: int, evaluations: int) -> np.ndarray:
     return np.unique([*evenly, *growing, steps] if evaluations > 1 else [0, steps]).astype(int)
 
 
-def scored(task: Task, params: chex.ArrayTree, where: str) -> Scores:
-    """The task's scores of the parameters, or an error that says where they were asked for."""
+def scored(task: Task, params: chex.ArrayTree, where: str, run: tuple[str, float] | None = None) -> Scores:
+    """The task's scores of the parameters, or an error that says where they were asked for.
+
+    Args:
+      task: what is learnt.
+      params: what is scored.
+      where: for errors.
+      run: the method's name and its rate, where a run led to the parameters.
+    """
     try:
         found = task.evaluate(params)
     except Exception as error:
@@ -147,7 +154,8 @@ def scored(task: Task, params: chex.ArrayTree, where: str) -> Scores:
     scores = {str(name): float(np.asarray(value)) for name, value in found.items()}
     for name in ("old", "new"):
         if not math.isfinite(scores[name]):
-            raise CompareError(f"evaluate gave {scores[name]} for {name!r}, {where}: a score must be finite.")
+            text = f"evaluate gave {scores[name]} for {name!r}, {where}: a score must be finite."
+            raise NotFiniteError(text, *run) if run else CompareError(text)
     return scores
 
 
@@ -179,8 +187,8 @@ def train(
       The run, and the parameters at its end.
 
     Raises:
-      NotFiniteError: if a loss or the parameters are not finite.
-      CompareError: if a score is not finite, and if the scorer raises.
+      NotFiniteError: if a loss, the parameters or a score are not finite.
+      CompareError: if the scorer raises.
     """
     name = f"runs/{method.name} {rate!r} {seed}"
     carry = program.start()
@@ -206,9 +214,11 @@ def train(
         if not (math.isfinite(loss) and bool(_all_finite(carry.params))):
             raise NotFiniteError(
                 f"the loss or the parameters are not finite {where}: lower its rate or leave the method out. What was "
-                "finished is kept where there is an output folder."
+                "finished is kept where there is an output folder.",
+                method.name,
+                rate,
             )
-        scores = scored(task, method.eval_params(carry.opt_state, carry.params), where)
+        scores = scored(task, method.eval_params(carry.opt_state, carry.params), where, (method.name, rate))
         carry = carry._replace(loss_sum=jnp.zeros((), jnp.float32))
         record = {
             "done": i,

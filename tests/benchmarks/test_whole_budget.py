@@ -9,11 +9,12 @@ import numpy as np
 import optax
 import pytest
 
+from benchmarks.forgetting.experiments import vision
 from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Plan, Size, measure
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
 from profit_optax import compare, orthogonalize
-from profit_optax.compare import Setting
+from profit_optax.compare import Setting, comparison
 
 rng = np.random.default_rng(0)
 X = rng.normal(size=(64, 3))
@@ -171,19 +172,62 @@ def test_an_ablation_takes_the_rate_of_profit_which_is_tuned_even_where_it_is_no
     adamw, ablation = outcome.whole.curves
     assert (ablation.method, ablation.positions[-1]) == ("PROFIT, n_ref 3", 10)
     assert ablation.rate == max(outcome.tried["PROFIT"], key=outcome.tried["PROFIT"].get) != adamw.rate
-    assert "PROFIT, n_ref 3 have the rate of PROFIT" in tables(outcome, few, SCORES, {})
+    assert "At the rate of PROFIT: PROFIT, n_ref 3." in tables(outcome, few, SCORES, {})
 
 
-def test_a_rate_that_is_too_high_is_below_all_others_and_lower_ones_are_tried_where_all_are(tmp_path):
+def test_a_rate_that_is_too_high_is_below_all_others_and_lower_ones_are_tried_where_all_are(tmp_path, monkeypatch):
     size = Size(None, (1e-2, 1e30), gradients=20, evaluations=1)
     steep = dataclasses.replace(arms.sgd(), rate_factor=1e4)
     few = plan(methods=[arms.adamw(), steep], fewer=[], size=size)
     outcome = measure(make_task(1.5), make_task(), few, tmp_path)
-    assert [*outcome.tried["SGD"]] == pytest.approx([1e2, 1e34, 1e1])
-    assert [np.isfinite(final) for final in outcome.tried["SGD"].values()] == [False, False, True]
-    text = tables(outcome, few, SCORES, {})
-    assert "Not finite, and so lower than all others: AdamW at 1e+30, SGD at 1e+2, SGD at 1" in text
+    assert [*outcome.tried["AdamW"].items()] == [(1e-2, pytest.approx(-3, abs=3)), (1e30, -np.inf)]
+    assert [*outcome.tried["SGD"]] == pytest.approx([1e1, 1e2, 1e34])
+    assert [np.isfinite(final) for final in outcome.tried["SGD"].values()] == [True, False, False]
     assert outcome.whole.curves[1].rate == pytest.approx(10.0)
+    text = tables(outcome, few, SCORES, {})
+    assert "Not finite, and so below all others: AdamW at 1e+30, SGD at 1e+2, SGD at 1" in text
+    assert "Where none was finite, 0.1 and then 0.01 of the lowest rate was tried." in text
+    # Nor are they run again.
+    trained, real = [], comparison.train
+    monkeypatch.setattr(comparison, "train", lambda *args, **options: trained.append(args) or real(*args, **options))
+    assert measure(make_task(1.5), make_task(), few, tmp_path).tried == outcome.tried
+    assert not trained
+
+
+def test_a_method_that_is_finite_at_no_rate_is_named(tmp_path):
+    few = plan(methods=[arms.adamw()], fewer=[], size=Size(None, (1e30,), gradients=20, evaluations=1))
+    with pytest.raises(compare.CompareError, match=r"AdamW is finite at no rate from 1e\+28 to 1e\+30: leave it out"):
+        measure(make_task(1.5), make_task(), few, tmp_path)
+
+
+def test_a_score_that_is_not_finite_is_one_of_a_rate_that_is_too_high(tmp_path):
+    task = make_task(1.5)
+
+    def evaluate(params):
+        return {name: score if score > -50 else -np.inf for name, score in task.evaluate(params).items()}
+
+    few = plan(methods=[arms.adamw()], fewer=[], size=Size(None, (1e-2, 1e3), gradients=20, evaluations=1))
+    outcome = measure(dataclasses.replace(task, evaluate=evaluate), make_task(), few, tmp_path)
+    assert [np.isfinite(final) for final in outcome.tried["AdamW"].values()] == [True, False]
+
+
+def test_nothing_is_advised_where_runs_are_scored_at_their_end_alone(tmp_path):
+    few = plan(methods=[arms.adamw()], fewer=[], size=Size(None, (1e-2,), gradients=20, evaluations=1))
+    measure(make_task(1.5), make_task(), few, tmp_path)
+    assert not [*tmp_path.rglob("compare.*")]
+
+
+@pytest.mark.parametrize("changed", vision.ablations(), ids=lambda method: method.name)
+def test_an_ablation_is_not_what_it_changes(changed):
+    usual = arms.profit(1, vision.RATIO)
+    steps = [ends(method, make_task(), 20, rate=0.5)[1] for method in (changed, usual)]
+    apart = [
+        max(float(jnp.max(jnp.abs(x - y))) for x, y in zip(*map(jax.tree.leaves, pair), strict=True))
+        for pair in zip(*steps, strict=True)
+    ]
+    assert max(apart) > 1e-4
+    # Warmed up, the first of twenty steps is AdamW's, and a displacement makes no difference to it.
+    assert (apart[0] > 1e-4) == (changed.name in ("PROFIT, no warm-up", "PROFIT, n_ref 2", "PROFIT, n_ref 5"))
 
 
 def test_what_is_done_is_not_done_again_and_more_seeds_are_added(tmp_path):

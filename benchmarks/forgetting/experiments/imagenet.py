@@ -47,23 +47,24 @@ def run(
         tuning_task, task = (few_examples(kind, network, ten, hundred, size.task, tuning) for tuning in (True, False))
         return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW", "one line"], ABLATIONS)
 
-    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, size, network.side, about))
+    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, network.side, about))
 
 
-def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], size: Size, side: int, about: Mapping[str, Any]) -> str:
+def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], side: int, about: Mapping[str, Any]) -> str:
     """The report."""
-    sizes, epochs = size.task, size.gradients * size.task.batch / size.task.examples
-    batches = f"{sizes.batch} of {sizes.examples:,} training images, {epochs:.1f} epochs, without augmentation"
-    explained = (
+    text = [
         f"Each seed draws training examples of its own, as many of each class; images are scaled to {side} pixels a"
-        f" side. {protocol(size, batches, RATIO, about['seeds'])} Normalisation keeps ImageNet's running statistics,"
-        f" and the new head begins at zero. Old: the old head, on the tuned network, tells {sizes.test:,} test images"
-        f" of CIFAR-10 apart, none of which was trained on, by {len(GROUPS)} groups of ImageNet's classes. Seeds share"
-        f" the old model and the test images, so intervals are of examples and order alone."
-    )
-    text = [explained]
+        " side. Normalisation keeps ImageNet's running statistics, and the new head begins at zero. Old: the old head,"
+        f" on the tuned network, tells test images of CIFAR-10 apart, none of which was trained on, by {len(GROUPS)}"
+        " groups of ImageNet's classes. Seeds share the old model and the test images, so intervals are of examples and"
+        " order alone."
+    ]
     for kind, (outcome, plan) in outcomes.items():
-        text += [f"## {KINDS[kind].title}", tables(outcome, plan, SCORES, {})]
+        sizes, epochs = plan.size.task, plan.size.gradients * plan.size.task.batch / plan.size.task.examples
+        batches = f"{sizes.batch} of {sizes.examples:,} training images, {epochs:.1f} epochs, without augmentation"
+        like = " (10 for the paper's vision transformer)"
+        explained = f"{protocol(plan, batches, RATIO, like=like)} Accuracies are of {sizes.test:,} test images a task."
+        text += [f"## {KINDS[kind].title}", explained, tables(outcome, plan, SCORES, {})]
     return page("A thousand examples for a network of ImageNet", about, *text)
 
 

