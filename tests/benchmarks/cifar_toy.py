@@ -10,6 +10,7 @@ import pytest
 
 from benchmarks.forgetting.tasks.cifar import networks
 from benchmarks.forgetting.tasks.cifar.archives import Archive, Images
+from benchmarks.forgetting.tasks.cifar.few_examples import Sizes
 
 
 class Backbone(nn.Module):
@@ -55,3 +56,8 @@ def colours(count: int, classes: int, seed: int) -> Images:
 
 def archive(train: int, test: int, classes: int) -> Archive:
     return Archive(colours(train, classes, seed=0), colours(test, classes, seed=1))
+
+
+# CIFAR-10 and CIFAR-100, and how much of them is used.
+TEN, HUNDRED = archive(100, 50, 10), archive(400, 200, 100)
+SIZES = Sizes(examples=40, held_out=20, test=30, batch=8)

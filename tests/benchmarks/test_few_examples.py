@@ -12,11 +12,9 @@ from typer.testing import CliRunner
 from benchmarks.forgetting.__main__ import app
 from benchmarks.forgetting.experiments import vision
 from benchmarks.forgetting.tasks.cifar import few_examples as few_examples_module
-from benchmarks.forgetting.tasks.cifar.archives import Archive
 from benchmarks.forgetting.tasks.cifar.few_examples import (
     CLASSES,
     KINDS,
-    Sizes,
     drawn,
     few_examples,
     first_classes,
@@ -26,11 +24,8 @@ from benchmarks.forgetting.tasks.cifar.few_examples import (
 )
 from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, load, logits
 from tests.benchmarks import cifar_toy
+from tests.benchmarks.cifar_toy import HUNDRED, SIZES, TEN
 from tests.benchmarks.public_weights import random_weights
-
-SIZES = Sizes(examples=40, held_out=20, test=30, batch=8)
-TEN = Archive(cifar_toy.colours(100, 10, 0), cifar_toy.colours(50, 10, 1))
-HUNDRED = Archive(cifar_toy.colours(400, 100, 2), cifar_toy.colours(200, 100, 3))
 
 
 @pytest.fixture(scope="module")

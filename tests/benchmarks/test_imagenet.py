@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import itertools
 import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ import pytest
 from benchmarks.forgetting.experiments import imagenet as experiment
 from benchmarks.forgetting.tasks.arrays import ArraysError
 from benchmarks.forgetting.tasks.cifar.archives import Archive
-from benchmarks.forgetting.tasks.cifar.few_examples import Sizes, rotated
+from benchmarks.forgetting.tasks.cifar.few_examples import rotated
 from benchmarks.forgetting.tasks.imagenet import task as task_module
 from benchmarks.forgetting.tasks.imagenet import weights
 from benchmarks.forgetting.tasks.imagenet.grey import coloured, digits, fashion
@@ -21,12 +22,9 @@ from benchmarks.forgetting.tasks.imagenet.network import LITE0, Pretrained, conv
 from benchmarks.forgetting.tasks.imagenet.task import GROUPS, KINDS, few_examples, grouped, with_groups
 from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_archives import FortyTwo
+from tests.benchmarks.cifar_toy import HUNDRED, SIZES, TEN
 from tests.benchmarks.commands import invoke
 from tests.benchmarks.imagenet_toy import NETWORK, SIDE, Tensor, random_weights, write
-
-SIZES = Sizes(examples=40, held_out=20, test=30, batch=8)
-TEN = Archive(cifar_toy.colours(100, 10, 0), cifar_toy.colours(50, 10, 1))
-HUNDRED = Archive(cifar_toy.colours(400, 100, 2), cifar_toy.colours(200, 100, 3))
 
 
 @pytest.fixture(scope="module")
@@ -201,9 +199,10 @@ def test_each_new_task_has_a_head_of_its_own_that_begins_at_zero_and_learns(netw
 def test_the_command_reports_both_scores_of_every_method(tmp_path, monkeypatch):
     toy = Pretrained(NETWORK, cifar_toy.linear_params(1000), {}, SIDE)
     monkeypatch.setattr(task_module, "logits", lambda _, params, images: cifar_toy.linear(params, images))
+    read = {}
     for name, found in (("load", toy), ("cifar10", TEN), ("cifar100", HUNDRED)):
-        monkeypatch.setattr(experiment, name, lambda path, found=found: found)
-    arguments = ("--data", "there", "--weights", "there", "--quick", "--task", "rotated", "--gradients", 200)
+        monkeypatch.setattr(experiment, name, lambda path, name=name, found=found: read.update({name: path}) or found)
+    arguments = ("--data", "there", "--weights", "weights", "--quick", "--task", "rotated", "--gradients", 200)
     result = invoke("imagenet", *arguments, "--output", tmp_path)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "imagenet.md").read_text(encoding="utf-8")
@@ -212,6 +211,13 @@ def test_the_command_reports_both_scores_of_every_method(tmp_path, monkeypatch):
     assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == methods
     assert re.search(r"^\| head only \| 1e-2 \|", text, re.MULTILINE)
     assert f"scaled to {SIDE} pixels" in text
+    assert read == {"load": Path("weights"), "cifar10": Path("there"), "cifar100": Path("there")}
+
+
+def test_without_weights_of_your_own_the_package_is_asked_for_them(tmp_path, monkeypatch):
+    monkeypatch.setattr(experiment, "packaged", lambda: tmp_path / "theirs")
+    result = invoke("imagenet", "--data", "there", "--output", tmp_path / "out")
+    assert (result.exit_code, f"{tmp_path / 'theirs'} cannot be read" in result.stderr) == (1, True)
 
 
 def idx(array):

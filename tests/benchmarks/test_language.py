@@ -168,11 +168,15 @@ def test_the_command_reports_perplexities_of_the_methods_that_are_asked_for(tmp_
     result = invoke("language", *texts, *options, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "language.md").read_text(encoding="utf-8")
+    ends = {}
     for kind in ("adapters", "full"):
         _, own = page.split(f"## new, {kind}\n")
         own = own.split("\n## ")[0]
         assert re.findall(r"^\| ([^|]+) \|.* 12 \|", own, re.MULTILINE) == ["AdamW", "one line"]
         assert re.findall(r"^\| ([^|]+) \|.* 6 \|", own, re.MULTILINE) == ["AdamW"]
+        ends[kind] = re.findall(r"^\| AdamW .*", own, re.MULTILINE)
+    # At the same rate other weights learn.
+    assert ends["adapters"] != ends["full"]
     assert "Its numbers mean nothing" in page
 
 

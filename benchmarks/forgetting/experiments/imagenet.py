@@ -8,8 +8,8 @@ import typer
 
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
+from benchmarks.forgetting.experiments.whole_budget.images import QUICK, RATIO, section
 from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
-from benchmarks.forgetting.experiments.whole_budget.report import Score, protocol, tables
 from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
 from benchmarks.forgetting.tasks.cifar.few_examples import Sizes
@@ -17,12 +17,7 @@ from benchmarks.forgetting.tasks.imagenet.task import GROUPS, KINDS, few_example
 from benchmarks.forgetting.tasks.imagenet.weights import load, packaged
 from profit_optax import compare
 
-# The paper's for its pretrained language model; its vision transformer has 10.
-RATIO = 10_000.0
-SCORES = (Score("new (%)", "new"), Score("old (%)", "old"))
-
 FULL = Size(Sizes(batch=16), (1e-4, 3e-4), gradients=128, evaluations=1)
-QUICK = Size(Sizes(examples=40, held_out=20, test=30, batch=8), (1e-3,), gradients=20, evaluations=1)
 
 
 def run(
@@ -53,18 +48,14 @@ def run(
 def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], side: int, about: Mapping[str, Any]) -> str:
     """The report."""
     text = [
-        f"Each seed draws training examples of its own, as many of each class; images are scaled to {side} pixels a"
-        " side. Normalisation keeps ImageNet's running statistics, and the new head begins at zero. Old: the old head,"
-        f" on the tuned network, tells test images of CIFAR-10 apart, none of which was trained on, by {len(GROUPS)}"
-        " groups of ImageNet's classes. Seeds share the old model and the test images, so intervals are of examples and"
-        " order alone."
+        "Each seed draws training examples of its own, as many of each class, which are not augmented; images are"
+        f" scaled to {side} pixels a side. Normalisation keeps ImageNet's running statistics, and the new head begins"
+        " at zero. Old: the old head, on the tuned network, tells test images of CIFAR-10 apart, none of which was"
+        f" trained on, by {len(GROUPS)} groups of ImageNet's classes. Seeds share the old model and the test images, so"
+        " intervals are of examples and order alone."
     ]
     for kind, (outcome, plan) in outcomes.items():
-        sizes, epochs = plan.size.task, plan.size.gradients * plan.size.task.batch / plan.size.task.examples
-        batches = f"{sizes.batch} of {sizes.examples:,} training images, {epochs:.1f} epochs, without augmentation"
-        like = " (10 for the paper's vision transformer)"
-        explained = f"{protocol(plan, batches, RATIO, like=like)} Accuracies are of {sizes.test:,} test images a task."
-        text += [f"## {KINDS[kind].title}", explained, tables(outcome, plan, SCORES, {})]
+        text += section(KINDS[kind].title, outcome, plan, " (10 for the paper's vision transformer)")
     return page("A thousand examples for a network of ImageNet", about, *text)
 
 

@@ -10,17 +10,14 @@ import typer
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.cifar.report import PAPER as RESNET18
 from benchmarks.forgetting.experiments.whole_budget import arms
+from benchmarks.forgetting.experiments.whole_budget.images import QUICK, RATIO, section
 from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
-from benchmarks.forgetting.experiments.whole_budget.report import Score, protocol, tables
 from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
 from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Kind, Sizes, few_examples, head_and_adapters
 from benchmarks.forgetting.tasks.cifar.pretrained import load
 from profit_optax import compare
 
-# The paper's for its pretrained language model, and the far end of its Table 9; its vision transformer has 10.
-RATIO = 10_000.0
-SCORES = (Score("new (%)", "new"), Score("old (%)", "old"))
 # The paper's ResNet-18 from CIFAR-10 to all of CIFAR-100 (Tables 2, 8 and 9), by what it is called there and here.
 _THERE = {
     "AdamW": "adamw",
@@ -33,12 +30,15 @@ _THERE = {
     "PROFIT, ratio 100": "ratio100",
 }
 PAPER = {here: "{1:.1f}, {0:.1f}".format(*RESNET18[there]) for here, there in _THERE.items()}
+OF_PAPER = (
+    "The paper: new, old of its ResNet-18 on all of CIFAR-100 after 100 epochs, with Adam for AdamW, and with a ratio"
+    " of 10 where n_ref is 2 or 5."
+)
 # Tasks beside which that stands.
 LIKE_PAPER = ("classes", "hundred")
 
 # Scored at the end alone, which takes as long as much training.
 FULL = Size(Sizes(), (3e-4, 1e-3, 3e-3), gradients=160, evaluations=1)
-QUICK = Size(Sizes(examples=40, held_out=20, test=30, batch=8), (1e-3,), gradients=20, evaluations=1)
 # Of tasks that have their own, in full and with --quick.
 SIZES = {
     "hundred": (
@@ -91,19 +91,8 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], about: Mapping[str, A
         " are of examples and order alone."
     ]
     for kind, (outcome, plan) in outcomes.items():
-        sizes, epochs = plan.size.task, plan.size.gradients * plan.size.task.batch / plan.size.task.examples
-        batches = f"{sizes.batch} of {sizes.examples:,} training images, {epochs:.1f} epochs"
-        explained = f"{protocol(plan, batches, RATIO)} Accuracies are of {sizes.test:,} test images a task."
-        if kind in LIKE_PAPER:
-            explained += (
-                " The paper: new, old of its ResNet-18 on all of CIFAR-100 after 100 epochs, with Adam for AdamW, and"
-                " with a ratio of 10 where n_ref is 2 or 5."
-            )
-        text += [
-            f"## {KINDS[kind].title}",
-            explained,
-            tables(outcome, plan, SCORES, PAPER if kind in LIKE_PAPER else {}),
-        ]
+        beside = (PAPER, OF_PAPER) if kind in LIKE_PAPER else ({}, "")
+        text += section(KINDS[kind].title, outcome, plan, "", *beside)
     return page("Something new for a converged ResNet-20 of CIFAR-10", about, *text)
 
 
