@@ -59,7 +59,7 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], side: int, about: Map
     return page("A thousand examples for a network of ImageNet", about, *text)
 
 
-METHODS = arms.for_images(True, RATIO)
+METHODS = arms.usual(True, RATIO)
 ABLATIONS = [arms.profit(1, RATIO, warmup=0.0)]
 EXPERIMENT = experiment("imagenet", run, KINDS, [*METHODS, *ABLATIONS], seeds=(3, 2))
 """A whole fine-tuning of a network of ImageNet: the new task at its end, and what is left of the old one."""

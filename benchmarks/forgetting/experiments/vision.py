@@ -72,7 +72,7 @@ def run(
 
 def methods_for(kind: Kind) -> list[compare.Method]:
     """What is run on a task."""
-    return arms.for_images(kind.fresh_head, RATIO, head_and_adapters if kind.adapters else None)
+    return arms.usual(kind.fresh_head, RATIO, head_and_adapters if kind.adapters else None)
 
 
 def ablations() -> list[compare.Method]:

@@ -40,8 +40,8 @@ def adamw_more(gradients: int) -> Method:
     return dataclasses.replace(adamw(), name=f"AdamW x{gradients}", gradients=gradients)
 
 
-def for_images(fresh_head: bool, ratio: float, part: Part | None = None) -> list[Method]:
-    """What a network of images is fine-tuned with, the baseline first.
+def usual(fresh_head: bool, ratio: float, part: Part | None = None) -> list[Method]:
+    """What a network is fine-tuned with, the baseline first.
 
     Args:
       fresh_head: whether there is a head to train alone, and to leave out of a pull to the start.
