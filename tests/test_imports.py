@@ -47,7 +47,8 @@ def imports(path):
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} has a relative import"
             # `from profit_optax import _checks` imports a module, `from profit_optax import profit` a name.
-            found += [f"{node.module}.{alias.name}" for alias in node.names] if node.module == "profit_optax" else []
+            packages = ("profit_optax", "benchmarks.forgetting")
+            found += [f"{node.module}.{alias.name}" for alias in node.names] if node.module in packages else []
             found += [] if node.module == "profit_optax" else [node.module]
     return found
 

@@ -1,6 +1,7 @@
 """An experiment as a value, and the command that it becomes: options, the output folder, progress, errors, the end."""
 
 import dataclasses
+import hashlib
 import inspect
 import shlex
 import sys
@@ -209,9 +210,22 @@ class Experiment(NamedTuple):
         return [dataclasses.replace(job, output=folders[name], tasks={name: tasks[name]}) for name in tasks]
 
 
+def check_own_files(store: Any, jobs: Sequence[Job]) -> None:
+    """Runs in a folder are told apart by names: those of another version of a user's file would be taken for its own.
+
+    Raises:
+      CompareError: if a file has changed since the runs that are kept were made.
+    """
+    names = {name for job in jobs for name in (*job.tasks, *job.methods) if ".py:" in name}
+    paths = {Path(name.rpartition(":")[0]) for name in names}
+    if not any(job.runs.exists() for job in jobs):
+        store.forget("settings")
+    store.check({str(path.resolve()): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(paths)})
+
+
 def command(experiment: Experiment) -> Callable[..., None]:
     """The experiment as a function that typer makes a command of: what all share, then what is its own."""
-    known, all_methods = ", ".join(experiment.tasks), ", ".join([*experiment.methods, *experiment.also])
+    known, all_methods = ", ".join(experiment.tasks), ", ".join(dict.fromkeys([*experiment.methods, *experiment.also]))
     whose = ", or FILE.py:NAME of a function of seeds that returns a Task" if experiment.task_of else ""
     what_seeds = "Paired seeds to report on, from 0: each has its own order of batches, and more where the task has it."
 
@@ -242,8 +256,10 @@ def command(experiment: Experiment) -> Callable[..., None]:
     ) -> None:
         make_folder(output)
         try:
-            with ending_with(CompareError, OSError), opened(output):
-                for job in experiment.jobs(task, methods, seeds, output, quick):
+            with ending_with(CompareError, OSError), opened(output) as store:
+                jobs = experiment.jobs(task, methods, seeds, output, quick)
+                check_own_files(store, jobs)
+                for job in jobs:
                     experiment.run(dataclasses.replace(job, begin=time.perf_counter()), **own)
         except KeyboardInterrupt:
             typer.echo(f"Stopped. Start the same command again to go on: {output} has what was finished.", err=True)

@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from profit_optax.compare.formats import plus_minus, scale_of, score, short_rate
 from profit_optax.compare.summary import Row, best
 
+# Differences that are the same on every seed, as with accuracies of few examples: such an interval says nothing.
+_WIDTHLESS = 1e-6
+
 
 def advice(rows: Sequence[Row], levels: Sequence[float], baseline: str) -> str:
     """Two to five sentences, each on a line of its own."""
@@ -28,7 +31,7 @@ def advice(rows: Sequence[Row], levels: Sequence[float], baseline: str) -> str:
 
 
 def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
-    better = [row for row in others if row.difference and row.difference.low > 0]
+    better = [row for row in others if _verdict(row) == "keeps more"]
     where = f"where the new task first stands at {score(level, scale)}"
     if not better:
         return (
@@ -46,7 +49,7 @@ def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
 def _lower(rows: Sequence[Row], level: float, names: Sequence[str], scale: float) -> str | None:
     """Which method gains most at a level, if one does."""
     at = [best([row for row in rows if (row.level, row.method) == (level, name)]) for name in names]
-    clear = [(row.difference.mean, row) for row in at if row.difference and row.difference.low > 0]
+    clear = [(row.difference.mean, row) for row in at if row.difference and _verdict(row) == "keeps more"]
     if not clear:
         return None
     _, row = max(clear, key=lambda pair: pair[0])
@@ -74,6 +77,8 @@ def _verdicts(others: Sequence[Row], scale: float) -> list[str]:
 def _verdict(row: Row) -> str:
     if row.difference is None:
         return "level not reached with these gradients"
+    if row.difference.high - row.difference.low <= _WIDTHLESS * abs(row.difference.mean):
+        return "undecided"
     if row.difference.low > 0:
         return "keeps more"
     return "keeps less" if row.difference.high < 0 else "undecided"
@@ -85,6 +90,6 @@ def _certainty(rows: Sequence[Row], own: Row) -> str:
     if own.seeds == 1:
         return f"One seed says nothing of others: take at least three{picked}."
     return (
-        f"That is from {own.seeds} paired seeds (95 % Student-t intervals){picked}: confirm it with new seeds before"
-        " you rely on it."
+        f"That is from {own.seeds} paired seeds (95 % Student-t intervals, each by itself){picked}: confirm it with"
+        " new seeds before you rely on it."
     )

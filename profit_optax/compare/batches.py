@@ -77,7 +77,7 @@ def _of_loader(name: str, batches: Any, seed: int) -> Iterator[Any]:
     loader, first, given = None, None, 0
     while True:
         # A loader that can be read again shuffles for itself; an iterator that ended cannot, and is made anew.
-        if loader is None or iter(loader) is loader:
+        if loader is None or hasattr(loader, "__next__"):
             loader = batches(seed)
             if not hasattr(loader, "__iter__"):
                 raise CompareError(f"{name}({seed}) must return an iterable of batches, got {type(loader).__name__}.")

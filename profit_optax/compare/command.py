@@ -21,6 +21,14 @@ def _numbers(text: str) -> tuple[float, ...]:
         raise typer.BadParameter(f"{text!r} is not a list of numbers such as 1e-4,3e-4.") from None
 
 
+def _seeds(text: str) -> int | tuple[int, ...]:
+    parts = text.split(",")
+    if not all(part.strip().isdecimal() and len(part) < 20 for part in parts):
+        raise typer.BadParameter(f"{text!r} is neither a number of seeds such as 5 nor a list such as 5,6,7.")
+    seeds = tuple(int(part) for part in parts)
+    return seeds if len(seeds) > 1 else seeds[0]
+
+
 def _names(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for name in text.split(",")))
 
@@ -38,15 +46,31 @@ def main(
         typer.Option(
             parser=_names,
             metavar="NAME,...",
-            help=f"Of {', '.join(METHODS)}, and names of Methods in the file; the first is the baseline.",
-            show_default="all that the task has what they need for",
+            help=f"Of {', '.join(METHODS)}, names of Methods in the file, and FILE.py:NAME; the first is the baseline.",
+            show_default="every one that needs nothing which the task has not",
         ),
     ] = None,
     rates: Annotated[
-        Any, typer.Option(parser=_numbers, metavar="RATE,...", help="Learning rates.", show_default="1e-4,3e-4,1e-3")
+        Any,
+        typer.Option(
+            parser=_numbers,
+            metavar="RATE,...",
+            help="Learning rates, at each of which every method runs; SGD at 30 times these.",
+            show_default="1e-4,3e-4,1e-3",
+        ),
     ] = None,
-    gradients: Annotated[int, typer.Option(min=1, help="Gradients that each run takes.")] = 1000,
-    seeds: Annotated[int, typer.Option(min=1, help="Paired seeds of the batches.")] = 3,
+    gradients: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Gradients that each run takes; a step of PROFIT takes two.")
+    ] = 1000,
+    seeds: Annotated[
+        Any,
+        typer.Option(
+            parser=_seeds,
+            metavar="N",
+            help="How many paired seeds of the batches, or which ones: 5,6,7.",
+            show_default="3",
+        ),
+    ] = None,
     levels: Annotated[
         Any,
         typer.Option(
@@ -56,7 +80,7 @@ def main(
             show_default="80, 90 and 95 % of the baseline's way",
         ),
     ] = None,
-    evaluations: Annotated[int, typer.Option(min=1, help="How often a run is scored, about.")] = 24,
+    evaluations: Annotated[int, typer.Option(min=1, metavar="N", help="How often a run is scored, about.")] = 24,
     output: Annotated[
         Path, typer.Option(help="Folder for compare.json, compare.png and what a killed comparison goes on from.")
     ] = Path("out/compare"),
@@ -72,7 +96,7 @@ def main(
             None if methods is None else [_method(module, name) for name in methods],
             rates=rates or (1e-4, 3e-4, 1e-3),
             gradients=gradients,
-            seeds=seeds,
+            seeds=3 if seeds is None else seeds,
             levels=levels,
             output=output,
             evaluations=evaluations,
@@ -93,8 +117,10 @@ def _console(stderr: bool = False) -> Console:
 
 
 def _method(module: Any, name: str) -> str | Method:
-    """A method of the file's own, or a name of `METHODS`."""
-    own = getattr(module, name, None)
+    """A method of the file's own or of another file, or a name of `METHODS`."""
+    _, own = load(name) if ".py:" in name else (module, getattr(module, name, None))
+    if ".py:" in name and not isinstance(own, Method):
+        raise CompareError(f"{name} must be a Method, got {type(own).__name__}.")
     return own if isinstance(own, Method) else name
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from profit_optax.compare import advice, fingerprint, report, store
 from profit_optax.compare.batches import one_pass, stream
 from profit_optax.compare.environment import environment, versions
-from profit_optax.compare.errors import CompareError, said
+from profit_optax.compare.errors import KEPT, CompareError, said
 from profit_optax.compare.methods import Method
 from profit_optax.compare.methods.catalogue import chosen
 from profit_optax.compare.progress import Progress, watched
@@ -192,6 +192,9 @@ class _Job:
     def run(self, levels: tuple[float, ...] | None) -> Comparison:
         identity, batch = self._identity()
         if self._store:
+            if not self._store.has("start"):
+                # Nothing was made with settings under which nothing was scored: what raised may have been mended.
+                self._store.forget("settings")
             self._store.check(identity)
         baseline = self._methods[0].name
         self._try(batch)
@@ -202,7 +205,7 @@ class _Job:
                 runs.append(run)
             if levels is None:
                 # The first group is the baseline's: its levels stand before any other method runs.
-                levels = _levels(curves_of([run for run in runs if run.method == baseline]), start)
+                levels = self._fixed(lambda: _levels(curves_of([run for run in runs if run.method == baseline]), start))
             curves = curves_of(runs)
             self._rows = [row for level in levels for row in level_rows(curves, level, baseline)]
         assert levels is not None
@@ -241,6 +244,13 @@ class _Job:
                 f"batches gives seeds {self._seeds} the same first batch: let their order depend on the seed. "
                 "Intervals over seeds that do not differ would be of width 0 and mean nothing."
             )
+        again = next(stream("batches", task.batches, task.batch_size, self._seeds[0]))
+        if fingerprint.of_arrays(again) != hashes[0]:
+            raise CompareError(
+                f"batches({self._seeds[0]}) begins with another batch the second time, so that no two methods would "
+                "get the same: shuffle and augment with a generator that is made of the seed, such as "
+                "DataLoader(..., shuffle=True, generator=torch.Generator().manual_seed(seed))."
+            )
         identity |= {f"first batch of seed {seed}": each for seed, each in zip(self._seeds, hashes, strict=True)}
         if not callable(task.batches):
             identity["batches"] = fingerprint.of_arrays(task.batches)
@@ -257,6 +267,8 @@ class _Job:
             old = list(one_pass("old_batches", task.old_batches, task.batch_size, 0, 1))
             if old:
                 _tried("loss cannot take one of old_batches", task.scalar_loss, task.params, old[0])
+                if self._store:
+                    self._store.check({"first of old_batches": fingerprint.of_arrays(old[0])})
         for group in self._groups:
             # What a method keeps of the old task may take long to compute, and memory.
             if not group.method.keep:
@@ -272,13 +284,23 @@ class _Job:
                 self._store.write("start", start)
         return start
 
+    def _fixed(self, levels: Callable[[], tuple[float, ...]]) -> tuple[float, ...]:
+        """Those that stand in the folder already: rates that are added to the baseline do not move them."""
+        by_baseline = (self._store.read("levels", dict) if self._store else None) or {}
+        baseline = self._methods[0].name
+        if baseline not in by_baseline:
+            by_baseline[baseline] = levels()
+            if self._store:
+                self._store.write("levels", by_baseline)
+        return tuple(by_baseline[baseline])
+
     def _runs(self, group: _Trained, start: Scores, batch: Any) -> Iterator[Run]:
         method = group.method
-        kept = _once(lambda: jax.tree.map(jnp.asarray, method.keep(self._task)) if method.keep else None)
+        kept = _once(lambda: _kept(method, self._task))
         for rate in self._rates_of(method):
             program = self._traced.pop(method.name, None)
             program = program or self._program(method, rate, kept(), batch, group.followers)
-            compile_once = _once(program.compile)
+            compile_once = _once(functools.partial(_compile, method, program))
             for seed in self._seeds:
                 self._report(method, rate, seed, 0)
                 for run in self._seed_runs(group, program, compile_once, rate, seed, start):
@@ -294,7 +316,9 @@ class _Job:
             raise CompareError(f"{method.name} cannot take a step: {said(error)}") from error
         if self._store:
             points = {f"points of {each.name}": _positions(each, self._task.params) for each in followers}
-            self._store.check({f"program of {method.name} at rate {rate!r}": program.identity, **points})
+            read = fingerprint.of_what_is_read(method.eval_params)
+            own = {f"{kind} that {method.name} is evaluated with": each for kind, each in read.items()}
+            self._store.check({f"program of {method.name} at rate {rate!r}": program.identity, **points, **own})
         return program
 
     def _seed_runs(
@@ -375,6 +399,25 @@ def _levels(curves: list[Curve], start: Scores) -> tuple[float, ...]:
     return tuple(start["new"] + share * (best - start["new"]) for share in SHARES)
 
 
+def _compile(method: Method, program: Program) -> None:
+    try:
+        program.compile()
+    except jax.errors.JaxRuntimeError as error:  # Memory that is not there, above all.
+        raise CompareError(f"{method.name} cannot be compiled: {str(error).strip()}\n{KEPT}") from error
+
+
+def _kept(method: Method, task: Task) -> Any:
+    """What the method keeps of the old task."""
+    if not method.keep:
+        return None
+    try:
+        return jax.tree.map(jnp.asarray, method.keep(task))
+    except CompareError:
+        raise
+    except Exception as error:
+        raise CompareError(f"{method.name} cannot read the old task: {said(error)}. {KEPT}") from error
+
+
 def _positions(method: Method, params: chex.ArrayTree) -> list[float]:
     found: list[float] = []
 
@@ -391,9 +434,12 @@ def _once(make: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _checked_rates(rates: Sequence[float]) -> list[float]:
-    found = [float(rate) for rate in np.atleast_1d(np.asarray(rates, float))]
+    try:
+        found = [float(rate) for rate in np.atleast_1d(np.asarray(rates, float))]
+    except (TypeError, ValueError):
+        found = []
     if not found or not all(0 < rate < math.inf for rate in found) or len(set(found)) < len(found):
-        raise ValueError(f"rates must be different, positive and finite numbers, got {rates}.")
+        raise ValueError(f"rates must be different, positive and finite numbers such as [1e-4, 3e-4], got {rates!r}.")
     return found
 
 

@@ -8,6 +8,11 @@ PACKAGE = str(Path(__file__).parents[1])
 INSTALLED = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 
 KEPT = "What was finished is kept where there is an output folder: mend it and start the same comparison again."
+# Of a scorer that has given scores.
+SCORED = (
+    "What was finished is kept where there is an output folder, for this scorer: start the same comparison again, or, "
+    "with another `evaluate`, one in another folder."
+)
 
 
 class CompareError(RuntimeError):

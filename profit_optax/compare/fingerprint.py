@@ -43,30 +43,40 @@ def of_source(function: Callable[..., Any]) -> str:
 
 
 def of_what_is_read(function: Callable[..., Any]) -> dict[str, str]:
-    """Hashes of the functions that a function calls and of the arrays that it reads, as far as Python knows them.
+    """Hashes of the functions that a function calls, of the arrays and of the numbers it reads, as far as Python knows.
 
-    Those are its module's globals that it reads and what it closes over, and what these functions read in turn.
-    Functions of installed packages are left to their versions.
+    Those are its module's globals that it reads and what it closes over, the attributes of objects whose class is not
+    an installed package's, and what these read in turn. Installed packages are left to their versions.
     """
-    functions, arrays, seen, waiting = [], [], set[int](), [function]
+    functions, arrays, numbers, changing = [], [], set[tuple[str, str]](), set[str]()
+    seen, waiting = set[int](), list[tuple[str, Any]]([("", function)])
     while waiting:
-        value = waiting.pop()
+        name, value = waiting.pop()
+        if isinstance(value, int | float | complex):
+            numbers.add((name, repr(value)))
+            continue
         if id(value) in seen:
             continue
         seen.add(id(value))
         # Not lists: a scorer may write into one what it has seen.
         if isinstance(value, tuple):
-            waiting += value
+            waiting += [(f"{name}[{i}]", each) for i, each in enumerate(value)]
         elif isinstance(value, dict):
-            waiting += value.values()
+            waiting += [(f"{name}[{key!r}]", each) for key, each in value.items()]
         elif isinstance(value, functools.partial):
-            waiting += [value.func, *value.args, *value.keywords.values()]
+            waiting += [(name, each) for each in (value.func, value.args, value.keywords)]
         elif _is_whole_array(value):
             arrays.append(of_arrays(value))
         elif found := _own_function(value):
             functions.append(of_source(found))
-            waiting += _named_by(found)
-    hashes = {"functions": functions, "arrays": arrays}
+            waiting += [*_named_by(found), (name, getattr(value, "__self__", None))]
+            changing |= _written_by(found)
+        elif _is_own(kind := value if isinstance(value, type) else type(value)):
+            functions.append(of_source(kind))
+            waiting += [*vars(kind).items(), *(getattr(value, "__dict__", {}).items())]
+    # A number that the code itself changes is a count of what it has seen.
+    fixed = [f"{name} {value}" for name, value in numbers if re.split(r"[.\[]", name)[0] not in changing]
+    hashes = {"functions": functions, "arrays": arrays, "numbers": fixed}
     return {name: hashlib.sha256("".join(sorted(each)).encode()).hexdigest()[:16] for name, each in hashes.items()}
 
 
@@ -87,19 +97,42 @@ def _own_function(value: Any) -> types.FunctionType | None:
     return function
 
 
-def _named_by(function: types.FunctionType) -> list[Any]:
-    """What a function closes over, and the globals that it or a function inside of it reads."""
-    codes, names = [function.__code__], []
-    while codes:
-        code = codes.pop()
-        names += [each.argval for each in dis.get_instructions(code) if each.opname == "LOAD_GLOBAL"]
-        codes += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+def _is_own(kind: type) -> bool:
+    """Whether a class is written in Python and is none of an installed package's."""
+    try:
+        return not inspect.getfile(kind).startswith(INSTALLED)
+    except TypeError:  # Python's own.
+        return False
+    except OSError:  # From no file, as in a notebook.
+        return True
+
+
+def _codes(function: types.FunctionType) -> list[types.CodeType]:
+    """A function's code, and that of the functions inside of it."""
+    found = [function.__code__]
+    for code in found:
+        found += [constant for constant in code.co_consts if isinstance(constant, types.CodeType)]
+    return found
+
+
+def _named_by(function: types.FunctionType) -> list[tuple[str, Any]]:
+    """What a function closes over, and the globals that it or a function inside of it reads, by their names."""
+    read = [each.argval for code in _codes(function) for each in dis.get_instructions(code)
+            if each.opname == "LOAD_GLOBAL"]  # fmt: skip
     closed = []
-    for cell in function.__closure__ or ():
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
         with contextlib.suppress(ValueError):  # It is empty.
-            closed.append(cell.cell_contents)
+            closed.append((name, cell.cell_contents))
     known = function.__globals__
-    return [*closed, *(known[name] for name in dict.fromkeys(names) if name in known)]
+    return [*closed, *((name, known[name]) for name in dict.fromkeys(read) if name in known)]
+
+
+def _written_by(function: types.FunctionType) -> set[str]:
+    """Names of globals, of what it closes over and of attributes to which a function assigns, but for `__init__`."""
+    if function.__name__ == "__init__":
+        return set()
+    stores = ("STORE_GLOBAL", "STORE_DEREF", "STORE_ATTR")
+    return {each.argval for code in _codes(function) for each in dis.get_instructions(code) if each.opname in stores}
 
 
 def to_numpy(leaf: Any) -> np.ndarray:

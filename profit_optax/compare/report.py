@@ -1,7 +1,6 @@
 """The table and the picture."""
 
 import io
-import itertools
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -78,13 +77,13 @@ def plot(path: Path, curves: Sequence[Curve], rows: Sequence[Row], levels: Seque
     top = scale * max(*levels, *(curve.new.mean(axis=0).max() for curve in curves))
     start = scale * curves[0].new[:, 0].mean(), scale * curves[0].old[:, 0].mean()
     end = _stretch(axes, start[0], top)
-    for i, (name, style) in enumerate(zip(names, itertools.cycle(_STYLES), strict=False)):
+    for i, name in enumerate(names):
         chosen = _best_rate(rows, levels, name)
         curve = next(each for each in curves if (each.method, each.rate) == (name, chosen))
         at_levels = [row for row in rows if (row.method, row.rate) == (name, chosen)]
         # Beside each other on the stretched axis, so that no bar hides another one.
         place = lambda level, i=i: level + (i - (len(names) - 1) / 2) * 0.012 * (end - level)  # noqa: E731
-        _draw(axes, curve, at_levels, scale, style, place)
+        _draw(axes, curve, at_levels, scale, _style(i), place)
         shown += at_levels
     for level in levels:
         label = "compared at" if level == levels[0] else None
@@ -99,6 +98,13 @@ def plot(path: Path, curves: Sequence[Curve], rows: Sequence[Row], levels: Seque
     axes.set_title("\n".join([*title, f"means over {len(curves[0].seeds)} seeds, 95 % intervals"]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     store.write(path, lambda file: figure.savefig(file, format="png", dpi=130))
+
+
+def _style(i: int) -> tuple[str, str, str]:
+    """The colour, line and marker of a method; beyond those at hand, other lines and markers on the same colours."""
+    turn = i // len(_STYLES)
+    others = _STYLES[(i + turn) % len(_STYLES)]
+    return (_STYLES[i % len(_STYLES)][0], *others[1:])
 
 
 def _best_rate(rows: Sequence[Row], levels: Sequence[float], name: str) -> float:

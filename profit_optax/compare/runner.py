@@ -15,7 +15,7 @@ import optax
 
 from profit_optax.compare import fingerprint
 from profit_optax.compare.batches import stream
-from profit_optax.compare.errors import KEPT, CompareError, NotFiniteError, said
+from profit_optax.compare.errors import KEPT, SCORED, CompareError, NotFiniteError, said
 from profit_optax.compare.methods import Method, Setting
 from profit_optax.compare.store import Store
 from profit_optax.compare.task import Task
@@ -147,7 +147,8 @@ def scored(task: Task, params: chex.ArrayTree, where: str, run: tuple[str, float
     try:
         found = task.evaluate(params)
     except Exception as error:
-        raise CompareError(f"evaluate raised {said(error)}, {where}. {KEPT}") from error
+        remedy = KEPT if run is None else SCORED
+        raise CompareError(f"evaluate raised {said(error)}, {where}. {remedy}") from error
     if not isinstance(found, Mapping) or not {"old", "new"} <= found.keys():
         keys = sorted(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
         raise CompareError(f'evaluate must return a dictionary with "old" and "new", got {keys}, {where}.')
@@ -251,7 +252,7 @@ def follow(task: Task, method: Method, run: Run, end: chex.ArrayTree, start: Sco
     positions, scores = [0.0], [start]
     for position, params in method.points(task.params, end):
         where = f"with {method.name} at {position:g} of {run.method} at rate {run.rate:g}, seed {run.seed}"
-        scores.append(scored(task, params, where))
+        scores.append(scored(task, params, where, (method.name, run.rate)))
         positions.append(float(position))
     return run._replace(
         method=method.name,

@@ -37,6 +37,14 @@ class Store:
         """What the comparison in this folder was started with; empty if there is none."""
         return self.read("settings", dict) or {}
 
+    def has(self, name: str) -> bool:
+        """Whether something was written under that name."""
+        return self._path(name, "json").exists()
+
+    def forget(self, name: str) -> None:
+        """What was written under that name is of no use."""
+        self._path(name, "json").unlink(missing_ok=True)
+
     def check(self, settings: dict[str, Any]) -> None:
         """Keep the settings, or say which of them are not those that the folder's runs were made with."""
         before = self.settings()
@@ -44,8 +52,8 @@ class Store:
         if changed:
             lines = "".join(f"\n  {name}: was {before[name]}, is {settings[name]}" for name in changed)
             raise CompareError(
-                f"the comparison in {self._folder} was started with other settings:{lines}\nTake an empty folder for "
-                "the new comparison, or go back to what it was."
+                f"the comparison in {self._folder} was started with other settings:{lines}\nName an empty folder "
+                "for the new comparison (output), or go back to what it was."
             )
         if before | settings != before:
             self.write("settings", before | settings)
@@ -56,9 +64,9 @@ class Store:
         Raises:
           CompareError: if the file is damaged, or is none of that kind.
         """
-        path = self._path(name, "json")
-        if not path.exists():
+        if not self.has(name):
             return None
+        path = self._path(name, "json")
         with readable(path):
             return made(json.loads(path.read_text(encoding="utf-8")))
 

@@ -24,7 +24,8 @@ class Task:
         that is ignored. It is traced.
       batches: `batches(seed)`, an iterable of batches of the new task, one for each gradient: pytrees of what NumPy can
         read, such as the batches of PyTorch, Grain and TFDS loaders. One that ends is started anew, and an incomplete
-        last batch is left out. The same seed must give the same batches. Or a pytree of arrays [examples, ...], which
+        last batch is left out. The same seed must give the same batches, whatever has shuffled before: make the loader
+        with a generator of that seed. Or a pytree of arrays [examples, ...], which
         is shuffled anew in every epoch.
       evaluate: `evaluate(params)`, a dictionary with the scores "old" and "new", and others if you like; more is
         better. Any Python: it is not traced, and may call another program. Score held-out examples.
@@ -78,7 +79,8 @@ class Task:
                 raise TypeError(
                     f"params must be a pytree of inexact arrays, got {type(leaf).__name__} at "
                     f"{jax.tree_util.keystr(path) or 'the only leaf'}. Pass what is trained alone, such as "
-                    "equinox.partition(model, equinox.is_inexact_array)[0] or nnx.as_pure(nnx.state(model, nnx.Param))."
+                    "equinox.partition(model, equinox.is_inexact_array)[0] or nnx.as_pure(nnx.state(model, nnx.Param)) "
+                    "(nnx.pure before Flax 0.12.7)."
                 )
         if not jax.tree.leaves(self.params):
             raise ValueError("params must hold an array, got a tree without leaves.")
@@ -103,7 +105,8 @@ def check_batches(name: str, batches: Any, batch_size: int | None) -> None:
         found = type(not_arrays[0] if not_arrays else batches).__name__
         raise TypeError(
             f"{name} must be a function of a seed that returns an iterable of batches, or a pytree of arrays "
-            f"[examples, ...], got {found}. A loader is passed as `lambda seed: loader`, with the seed in its order."
+            f"[examples, ...], got {found}. Pass a function that makes the loader, with the seed in its order: "
+            "lambda seed: DataLoader(data, 32, shuffle=True, generator=torch.Generator().manual_seed(seed))."
         )
     lengths = {jax.tree_util.keystr(path): leaf.shape[0] for path, leaf in leaves}
     if batch_size is None:

@@ -56,6 +56,22 @@ def test_an_experiment_runs_a_task_and_a_method_of_a_file(own, tmp_path, experim
     assert "Lion" in result.output
 
 
+def test_runs_of_a_file_that_has_changed_are_not_taken_for_its_own(own, tmp_path):
+    options = ["--quick", "--methods", f"AdamW,{own}:lion", "--output", tmp_path]
+    results = [invoke("frontier", *options) for _ in range(2)]
+    assert [result.exit_code for result in results] == [0, 0], results
+    own.write_text(OWN.replace("rate / 10", "rate / 20"))
+    changed = invoke("frontier", *options)
+    assert changed.exit_code == 1
+    assert f"{own}: was" in changed.stderr
+    assert invoke("frontier", *options[:-1], tmp_path / "empty").exit_code == 0
+    # The demo keeps no runs.
+    demo = [*options[:-1], tmp_path / "demo"]
+    assert invoke("demo", *demo).exit_code == 0
+    own.write_text(OWN)
+    assert invoke("demo", *demo).exit_code == 0
+
+
 def test_compare_runs_them(own):
     module, task = load(f"{own}:one_model")
     result = compare(task(), ["adamw", module.lion, "lwf", "ewc"], rates=[1e-3], gradients=12, seeds=2)

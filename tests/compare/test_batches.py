@@ -8,7 +8,7 @@ import pytest
 
 from profit_optax.compare.batches import one_pass, stream
 from profit_optax.compare.errors import CompareError
-from tests.compare.lines import DATA, loader
+from tests.compare.lines import BATCH, DATA, EXAMPLES, loader
 
 NUMBERS = {"x": np.arange(10)}
 
@@ -46,6 +46,19 @@ def test_a_loader_that_can_be_read_again_is_and_shuffles_for_itself():
     epochs = np.array(taken(Loader, 10)).reshape(2, 10)
     assert all(len(set(epoch)) == 10 for epoch in epochs)
     assert (epochs[0] != epochs[1]).any()
+
+
+def test_a_loader_is_asked_for_an_iterator_once_an_epoch():
+    class Loader:
+        asked = 0
+
+        def __iter__(self):
+            self.asked += 1
+            return loader(0)
+
+    made = Loader()
+    list(itertools.islice(stream("batches", lambda seed: made, None, 0), 3 * EXAMPLES // BATCH))
+    assert made.asked == 3
 
 
 def test_an_incomplete_last_batch_is_left_out():

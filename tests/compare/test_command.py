@@ -34,6 +34,7 @@ def raising(params):
 
 bad = lines(evaluate=raising)
 huge = from_optimizer("huge", lambda rate: optax.sgd(1e38))
+number = 1
 """
 SMALL = ["--rates", "0.02", "--gradients", "20", "--seeds", "2", "--evaluations", "4"]
 
@@ -55,10 +56,27 @@ def test_it_prints_the_table_the_advice_and_where_everything_is(command, tmp_pat
     result = command("task", "--methods", "adamw,mine")
     assert result.exit_code == 0, result.output
     assert "Lion" in result.stdout
-    assert "seeds (95 % Student-t intervals)" in result.stdout
+    assert "seeds (95 % Student-t intervals, each by itself)" in result.stdout
     assert f"Picture: {tmp_path / 'out' / 'compare.png'}" in result.stdout
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
     assert (content["methods"], content["seeds"], content["rates"]) == (["AdamW", "Lion"], [0, 1], [0.02])
+
+
+def test_seeds_can_be_named_and_methods_come_out_of_any_file(command, tmp_path):
+    own = tmp_path / "own.py"
+    own.write_text("from profit_optax.compare import METHODS\nours = METHODS['one_line'](decay=0.5)\n")
+    result = command("task", "--methods", f"adamw,{own}:ours", "--seeds", "5,7")
+    assert result.exit_code == 0, result.output
+    content = json.loads((tmp_path / "out" / "compare.json").read_text())
+    assert (content["methods"], content["seeds"]) == (["AdamW", "one line"], [5, 7])
+    for options, words in (
+        (["--methods", f"adamw,{tmp_path / 'mine.py'}:number"], "mine.py:number must be a Method, got int"),
+        (["--seeds", "five"], "'five' is neither a number of seeds such as 5 nor a list such as 5,6,7"),
+        (["--seeds", "0"], "seeds must be a number of at least 1"),
+    ):
+        result = command("task", *options)
+        assert result.exit_code in (1, 2)
+        assert words in " ".join(result.stderr.replace("│", " ").split())
 
 
 def test_a_function_that_returns_a_task_will_do(command):
@@ -136,6 +154,13 @@ def test_a_file_that_raises_says_where(command, tmp_path):
     result = run("task")
     assert result.exit_code == 1
     assert re.search(r"KeyError: 'weights' \(.*mine\.py, line 2\)", result.stderr)
+
+
+def test_what_is_not_installed_is_named_with_its_extra():
+    code = "import sys; sys.modules['scipy'] = None; import profit_optax.compare"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 1
+    assert "ImportError: profit_optax.compare needs scipy, which is not installed. Run pip install" in done.stderr
 
 
 def test_it_is_started_with_python_m_and_explains_itself():

@@ -1,5 +1,6 @@
 """Whole comparisons: paired batches, levels of the baseline's, killed and changed ones, models of every kind."""
 
+import errno
 import gc
 import itertools
 import json
@@ -222,6 +223,57 @@ def test_what_the_scorer_reads_belongs_to_it(tmp_path, monkeypatch, name, value,
         compare(lines(evaluate=held_out), **usual)
 
 
+class Scorer:
+    """Data of its own, and how often it was asked."""
+
+    def __init__(self, held_out, scale=1.0):
+        self.held_out, self.scale, self.asked = held_out, scale, 0
+
+    def __call__(self, params):
+        self.asked += 1
+        return {"old": 0.0, "new": -self.scale * float(np.linalg.norm(np.asarray(params["w"]) - self.held_out))}
+
+    def score(self, params):
+        return self(params)
+
+
+@pytest.mark.parametrize("scores", [lambda scorer: scorer, lambda scorer: scorer.score], ids=["object", "method"])
+def test_what_an_object_scores_with_belongs_to_it(tmp_path, scores):
+    usual = {"methods": ["adamw"], "rates": [0.02], "gradients": 4, "seeds": 2, "output": tmp_path}
+    scorer = Scorer(HELD_OUT)
+    first, again = (compare(lines(evaluate=scores(scorer)), **usual) for _ in range(2))
+    assert again.levels == first.levels
+    for other, words in ((Scorer(HELD_OUT + 0.1), "arrays that"), (Scorer(HELD_OUT, 2.0), "numbers that")):
+        with pytest.raises(CompareError, match=f"{words} evaluate reads: was"):
+            compare(lines(evaluate=scores(other)), **usual)
+
+
+@pytest.mark.parametrize("shift", [0.0, 1.0])
+def test_the_old_data_belong_to_the_comparison(tmp_path, shift):
+    usual = {"methods": ["adamw", "ewc"], "rates": [0.02], "gradients": 4, "seeds": 2, "output": tmp_path}
+    compare(lines(old_batches=loader), **usual)
+    other = lines(old_batches=lambda seed: ({**batch, "y": batch["y"] + shift} for batch in loader(seed)))
+    if not shift:
+        compare(other, **usual)
+        return
+    with pytest.raises(CompareError, match="first of old_batches: was"):
+        compare(other, **usual)
+
+
+def test_how_a_method_is_evaluated_belongs_to_it(tmp_path):
+    usual = {"rates": [0.02], "gradients": 4, "seeds": 2, "output": tmp_path}
+
+    def method(share):
+        def eval_params(state, params):
+            return jax.tree.map(lambda p: share * p, params)
+
+        return from_optimizer("mine", optax.sgd, eval_params=eval_params)
+
+    compare(lines(), ["adamw", method(1.0)], **usual)
+    with pytest.raises(CompareError, match="numbers that mine is evaluated with: was"):
+        compare(lines(), ["adamw", method(0.5)], **usual)
+
+
 def test_a_changed_version_is_said(tmp_path, monkeypatch):
     usual = {"methods": ["adamw"], "rates": [0.02], "gradients": 20, "seeds": 2, "output": tmp_path}
     compare(lines(), **usual)
@@ -248,6 +300,88 @@ def test_seeds_that_do_not_matter_are_an_error():
         compare(lines(lambda seed: loader(0)), ["adamw"], rates=[0.02], gradients=10)
 
 
+def test_a_loader_that_does_not_follow_its_seed_is_an_error():
+    order = np.random.default_rng()
+    with pytest.raises(CompareError, match=r"batches\(0\) begins with another batch the second time"):
+        compare(lines(lambda seed: loader(int(order.integers(2**32)))), ["adamw"], rates=[0.02], gradients=10)
+
+
+def test_what_raised_at_the_start_may_be_mended_in_the_same_folder(tmp_path):
+    def raising(params):
+        raise RuntimeError("a typo")
+
+    usual = {"methods": ["adamw"], "rates": [0.02], "seeds": 2, "output": tmp_path}
+    with pytest.raises(CompareError, match=r"evaluate raised RuntimeError: a typo .* start the same comparison again"):
+        compare(lines(evaluate=raising), gradients=20, **usual)
+    mended = compare(lines(), gradients=8, **usual)
+    assert mended.curves[0].gradients[-1] == 8
+    with pytest.raises(CompareError, match="gradients: was 8, is 20"):
+        compare(lines(), gradients=20, **usual)
+
+
+def test_a_scorer_that_raises_later_cannot_be_another_one(tmp_path):
+    scored = []
+
+    def raising_later(params):
+        scored.append(params)
+        return evaluate(params) if len(scored) < 3 else {"old": 1 / 0}
+
+    usual = {"methods": ["adamw"], "rates": [0.02], "gradients": 20, "seeds": 2, "output": tmp_path}
+    with pytest.raises(CompareError, match=r"ZeroDivisionError.* with another `evaluate`, one in another folder"):
+        compare(lines(evaluate=raising_later), **usual)
+    with pytest.raises(CompareError, match="evaluate: was"):
+        compare(lines(), **usual)
+
+
+def test_levels_stay_where_they_are_when_rates_are_added(tmp_path):
+    usual = {"gradients": 20, "seeds": 2, "output": tmp_path}
+    first = compare(lines(), ["adamw", "sgd"], rates=[0.002], **usual)
+    more = compare(lines(), ["adamw", "sgd"], rates=[0.002, 0.02], **usual)
+    best = [max(each.new.max() for each in result.curves if each.method == "AdamW") for result in (first, more)]
+    assert best[1] > best[0]
+    assert more.levels == first.levels
+    # Those of another baseline are its own.
+    assert compare(lines(), ["sgd", "adamw"], rates=[0.002, 0.02], **usual).levels != first.levels
+
+
+def test_a_full_disk_is_said_and_what_was_finished_is_gone_on_from(tmp_path, monkeypatch):
+    usual = {"methods": ["adamw", "sgd"], "rates": [0.02], "gradients": 20, "seeds": 2}
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        synced.append(descriptor)
+        if len(synced) == 6:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr("profit_optax.compare.store.os.fsync", fsync)
+    with pytest.raises(CompareError, match=r"cannot be written: No space left on device.* start the same"):
+        compare(lines(), output=tmp_path / "full", **usual)
+    assert list((tmp_path / "full" / "runs").glob("*finished*.json"))
+    again, undisturbed = (compare(lines(), output=tmp_path / name, **usual) for name in ("full", "empty"))
+    for one, other in zip(again.curves, undisturbed.curves, strict=True):
+        np.testing.assert_array_equal(one.new, other.new)
+
+
+@pytest.mark.parametrize("error", [ValueError("no labels"), CompareError("no labels")])
+def test_what_a_method_cannot_keep_is_one_error(error):
+    def keep(task):
+        raise error
+
+    method = Method("mine", lambda setting: optax.sgd(setting.rate), keep=keep, loss=lambda task, kept: task.loss)
+    with pytest.raises(CompareError, match="no labels"):
+        compare(lines(), ["adamw", method], rates=[0.02], gradients=10)
+
+
+def test_a_program_that_cannot_be_compiled_is_named(monkeypatch):
+    def failing(self):
+        raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: out of memory")
+
+    monkeypatch.setattr("profit_optax.compare.runner.Program.compile", failing)
+    with pytest.raises(CompareError, match="AdamW cannot be compiled: RESOURCE_EXHAUSTED"):
+        compare(lines(), ["adamw"], rates=[0.02], gradients=10)
+
+
 def test_a_method_that_cannot_be_built_is_named():
     missing = from_optimizer("mine", lambda rate: __import__("profit_optax").profit_adamw(rate))
     with pytest.raises(CompareError, match=r"mine cannot take a step: .*value_and_grad_fn"):
@@ -260,6 +394,9 @@ def test_a_method_that_cannot_be_built_is_named():
         ({"rates": []}, "rates must be"),
         ({"rates": [0.1, 0.1]}, "rates must be"),
         ({"rates": [-1.0]}, "rates must be"),
+        ({"rates": "fast"}, r"rates must be .* such as \[1e-4, 3e-4\], got 'fast'"),
+        ({"methods": [optax.sgd(0.1)]}, "got GradientTransformationExtraArgs. Make one of it: from_optimizer"),
+        ({"methods": [METHODS["adamw"]]}, "got function. Make one of it: call it"),
         ({"seeds": 0}, "seeds must be"),
         ({"seeds": [1, 1]}, "seeds must be"),
         ({"gradients": 1, "methods": ["profit"]}, "gradients must be at least 2"),

@@ -107,6 +107,12 @@ def test_the_average_begins_with_the_start_and_is_found_at_any_depth():
         averaged(optax.sgd(0.1).init(start), start)
 
 
+@pytest.mark.parametrize("decay", [-0.1, 1.1])
+def test_an_average_decays_between_0_and_1(decay):
+    with pytest.raises(ValueError, match=f"decay must be between 0 and 1, got {decay}"):
+        average_params(decay)
+
+
 @pytest.mark.parametrize("head", [{"body": False, "head": True}, lambda params: {"body": False, "head": True}])
 def test_the_head_goes_first_and_then_everything_starts(head):
     params = {"body": jnp.zeros(1), "head": {"w": jnp.zeros(1), "b": jnp.zeros(1)}}
@@ -196,6 +202,8 @@ def test_a_transformation_is_no_function_of_a_rate():
         from_optimizer("mine", optax.adamw(1e-3))
     with pytest.raises(ValueError, match="gradients must be at least 1"):
         from_optimizer("mine", optax.adamw, gradients=0)
+    with pytest.raises(ValueError, match=r"gradients must be n_ref \+ 1, at least 2, with closure=True, got 1"):
+        from_optimizer("mine", optax.adamw, closure=True)
 
 
 def test_ewc_without_old_batches_in_the_loader_says_so():

@@ -60,6 +60,12 @@ def test_the_picture_has_a_line_for_each_method_its_levels_and_the_start(monkeyp
     assert axes.get_title().splitlines()[0].endswith("learning new digits")
 
 
+def test_methods_beyond_those_at_hand_are_drawn_otherwise():
+    styles = [report._style(i) for i in range(22)]
+    assert len(set(styles)) == len(styles)
+    assert styles[11][0] == styles[0][0]
+
+
 def test_there_is_a_picture_where_nothing_stood_higher_than_the_start(tmp_path):
     curves, _ = everything()
     for by in (0.0, 0.1):

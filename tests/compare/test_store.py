@@ -109,6 +109,10 @@ def test_what_a_function_reads_is_found_through_closures_jit_partials_and_method
     circle = {"held out": np.ones(1)}
     circle["itself"] = circle
     assert of_what_is_read(lambda: circle)["arrays"] != of_what_is_read(lambda: None)["arrays"]
+    # The order of what numbers stand for is not that of their size.
+    first, other = (of_what_is_read(functools.partial(lambda: None, *pair)) for pair in ((1.0, 2.0), (2.0, 1.0)))
+    assert first["numbers"] != other["numbers"]
+    assert first["functions"] == other["functions"]
     log = [np.ones(1)]  # What it has seen so far.
     assert of_what_is_read(lambda: log.append(0))["arrays"] == of_what_is_read(lambda: None)["arrays"]
 

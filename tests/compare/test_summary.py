@@ -107,12 +107,20 @@ def test_where_the_baseline_does_not_get_there_is_no_advice():
 def test_nothing_is_advised_whose_interval_does_not_say_so(gaps):
     others = [row(f"method {i}", 0.9 + gap, gap, half, reached) for i, (gap, half, reached) in enumerate(gaps)]
     first = said(*others).splitlines()[0]
-    clear = [other for other in others if other.difference and other.difference.low > 0]
+    found = [other for other in others if other.difference and other.difference.low > 0]
+    clear = [other for other in found if other.difference.high - other.difference.low > 1e-6 * other.difference.mean]
     if clear:
         winner = max(clear, key=lambda other: other.difference.mean)
         assert first.startswith(f"Use {winner.method} ")
     else:
         assert first.startswith("Stay with AdamW ")
+
+
+@pytest.mark.parametrize("half", [0.0, 1e-17])
+def test_the_same_difference_on_every_seed_says_nothing(half):
+    text = said(row("PROFIT", 0.93, 0.03, half))
+    assert text.startswith("Stay with AdamW")
+    assert "Undecided: PROFIT" in text
 
 
 def test_one_seed_advises_nothing():

@@ -40,7 +40,7 @@ def test_arrays_need_a_batch_size_and_at_least_that_many_examples():
 
 @pytest.mark.parametrize("batches", [[1, 2], iter([DATA]), "data"])
 def test_a_loader_itself_is_refused_with_the_remedy(batches):
-    with pytest.raises(TypeError, match="lambda seed: loader"):
+    with pytest.raises(TypeError, match="lambda seed: DataLoader"):
         lines(batches)
 
 

@@ -67,6 +67,9 @@ class Method:
       of: the method whose run that is; None for the comparison's baseline.
       needs: names of what `Task` must have beside a loss and batches.
 
+    Raises:
+      ValueError: if `gradients` is below 1, or below 2 with `closure`.
+
     Examples:
       >>> import optax
       >>> from profit_optax.compare import Method
@@ -88,6 +91,16 @@ class Method:
     points: Callable[[chex.ArrayTree, chex.ArrayTree], Iterable[tuple[float, chex.ArrayTree]]] | None = None
     of: "Method | None" = None
     needs: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse numbers of gradients that no step can have."""
+        if self.gradients < 1:
+            raise ValueError(f"gradients must be at least 1, got {self.gradients}.")
+        if self.closure and self.gradients < 2:
+            raise ValueError(
+                f"gradients must be n_ref + 1, at least 2, with closure=True, got {self.gradients}: {self.name} takes"
+                " n_ref batches beside the first one."
+            )
 
 
 def from_optimizer(
@@ -115,7 +128,7 @@ def from_optimizer(
 
     Raises:
       TypeError: if `optimizer` is a transformation and no function that makes one.
-      ValueError: if `gradients` is below 1.
+      ValueError: if `gradients` is below 1, or below 2 with `closure`.
 
     Examples:
       >>> import optax
@@ -135,8 +148,6 @@ def from_optimizer(
             f"optimizer must be a function of a rate, got {type(optimizer).__name__}. Write lambda rate: "
             "optax.adamw(rate)."
         )
-    if gradients < 1:
-        raise ValueError(f"gradients must be at least 1, got {gradients}.")
     return Method(
         name,
         lambda setting: optimizer(setting.rate),

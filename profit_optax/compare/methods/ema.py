@@ -30,7 +30,7 @@ def average_params(decay: jax.typing.ArrayLike = 0.99) -> optax.GradientTransfor
       A `GradientTransformation`; `averaged(opt_state, params)` is what to evaluate.
 
     Raises:
-      ValueError: in `update` without `params`.
+      ValueError: if decay is not between 0 and 1, and in `update` without `params`.
 
     Examples:
       >>> import jax.numpy as jnp, optax
@@ -46,6 +46,8 @@ def average_params(decay: jax.typing.ArrayLike = 0.99) -> optax.GradientTransfor
       Polyak and Juditsky, *Acceleration of Stochastic Approximation by Averaging*, 1992. Beginning with the old weights
       is what makes it keep some of the old task.
     """
+    if isinstance(decay, int | float) and not 0 <= decay <= 1:
+        raise ValueError(f"decay must be between 0 and 1, got {decay}.")
 
     def init_fn(params: chex.ArrayTree) -> AverageParamsState:
         return AverageParamsState(jax.tree.map(jnp.copy, params))

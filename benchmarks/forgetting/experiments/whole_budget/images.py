@@ -34,4 +34,8 @@ def section(
     sizes, epochs = plan.size.task, plan.size.gradients * plan.size.task.batch / plan.size.task.examples
     batches = f"{sizes.batch} of {sizes.examples:,} training images, {epochs:.1f} epochs"
     explained = f"{protocol(plan, batches, RATIO, like=like)} Accuracies are of {sizes.test:,} test images a task."
-    return [f"## {title[0].upper()}{title[1:]}", f"{explained} {of_paper}".strip(), tables(outcome, plan, SCORES, paper)]
+    return [
+        f"## {title[0].upper()}{title[1:]}",
+        f"{explained} {of_paper}".strip(),
+        tables(outcome, plan, SCORES, paper),
+    ]
