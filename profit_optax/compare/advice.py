@@ -39,10 +39,12 @@ def _first(own: Row, others: Sequence[Row], level: float, scale: float) -> str:
             f" old task {where}: no other method's gain is clear of 0."
         )
     chosen = max(better, key=lambda row: row.difference.mean if row.difference else 0.0)
+    alpha = f", {chosen.position:.2f} of the way from the start" if chosen.along == "alpha" else ""
     return (
-        f"Use {chosen.method} at rate {short_rate(chosen.rate)}: {where}, it keeps {plus_minus(chosen.old, scale)} of"
-        f" the old task, {plus_minus(chosen.difference, scale, '+')} compared with {own.method} at the best of its"
-        f" rates, for {chosen.gradients:.0f} gradients in place of {own.gradients:.0f}."
+        f"Use {chosen.method} at rate {short_rate(chosen.rate)}{alpha}: {where}, it keeps"
+        f" {plus_minus(chosen.old, scale)} of the old task, {plus_minus(chosen.difference, scale, '+')} compared with"
+        f" {own.method} at the best of its rates, for {chosen.gradients:.0f} gradients in place of"
+        f" {own.gradients:.0f}."
     )
 
 
@@ -65,7 +67,7 @@ def _verdicts(others: Sequence[Row], scale: float) -> list[str]:
     groups: dict[str, list[str]] = {}
     in_order = sorted(others, key=lambda row: row.difference.mean if row.difference else 0.0, reverse=True)
     for row in in_order:
-        missing = f"by {row.reached} of {row.seeds} seeds, best {score(row.best_new, scale)}"
+        missing = f"{row.reached} of {row.seeds} seeds reached it, best mean {score(row.best_new, scale)}"
         gap = plus_minus(row.difference, scale, "+") if row.difference else missing
         groups.setdefault(_verdict(row), []).append(f"{row.method} ({gap})")
     order = ("keeps more", "undecided", "keeps less", "level not reached with these gradients")

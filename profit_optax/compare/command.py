@@ -11,6 +11,7 @@ from profit_optax.compare.errors import CompareError
 from profit_optax.compare.files import called, load
 from profit_optax.compare.methods import Method
 from profit_optax.compare.methods.catalogue import METHODS
+from profit_optax.compare.progress import in_lines
 from profit_optax.compare.task import Task
 
 
@@ -87,8 +88,10 @@ def main(
 ) -> None:
     """Fine-tune your model with several methods and tell what each keeps of the old task at equal new quality.
 
-    Killed and started again with the same arguments, it goes on where it was.
+    Killed and started again with the same arguments, it goes on where it was. Methods, rates and seeds may be added
+    in the same folder; what is shown and written is of those of the last start.
     """
+    terminal = _console(stderr=True).is_terminal
     try:
         module, found = _load(task)
         result = compare(
@@ -100,6 +103,7 @@ def main(
             levels=levels,
             output=output,
             evaluations=evaluations,
+            on_progress=None if terminal else in_lines(lambda line: typer.echo(line, err=True)),
         )
     except (CompareError, ValueError) as error:
         _end(str(error))
@@ -108,6 +112,9 @@ def main(
     console = _console()
     console.print(result.table(), soft_wrap=True)
     console.print(result.advice(), soft_wrap=not console.is_terminal)
+    left_out = [f"{name} (needs Task.{', Task.'.join(needed)})" for name, needed in result.about["left_out"].items()]
+    if left_out:
+        console.print(f"Left out: {', '.join(left_out)}.", soft_wrap=not console.is_terminal)
     console.print(f"\nPicture: {output / 'compare.png'}\nNumbers: {output / 'compare.json'}", soft_wrap=True)
 
 

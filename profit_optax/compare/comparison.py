@@ -17,7 +17,7 @@ from profit_optax.compare.batches import one_pass, stream
 from profit_optax.compare.environment import environment, versions
 from profit_optax.compare.errors import KEPT, CompareError, said
 from profit_optax.compare.methods import Method
-from profit_optax.compare.methods.catalogue import chosen
+from profit_optax.compare.methods.catalogue import chosen, left_out
 from profit_optax.compare.progress import Progress, watched
 from profit_optax.compare.runner import Program, Run, Scores, evaluation_steps, follow, scored, train
 from profit_optax.compare.store import Store, opened
@@ -40,7 +40,8 @@ class Comparison:
       curves: one for each method at each rate: every seed's scores along the run.
       levels: the levels of the new task at which methods are compared, in increasing order.
       baseline: the name of the method that the others are compared with.
-      about: settings, scores at the start, fingerprint, versions and machine.
+      about: settings, methods that were left out for what they need, scores at the start, fingerprint, versions and
+        machine.
     """
 
     rows: list[Row]
@@ -112,6 +113,7 @@ def compare(
     Raises:
       CompareError: where it cannot go on: a scorer that raises, a loss that is not finite, a baseline that does not
         learn, changed settings, a folder in use or that cannot be written.
+      TypeError: if `task` is none, or `gradients` no whole number.
       ValueError: for arguments that make no comparison.
 
     Examples:
@@ -133,10 +135,14 @@ def compare(
       Rates and interpolations are picked on the seeds that are reported, for every method alike: a method with more of
       them has more chances. Confirm what you will rely on with `seeds` that were not among these.
     """
+    if not isinstance(task, Task):
+        raise TypeError(f"task must be a Task, got {type(task).__name__}.")
     found = chosen(task, methods)
     rates = _checked_rates(rates)
     seeds = _checked_seeds(seeds)
     most = max(method.gradients for method in found)
+    if not isinstance(gradients, int | np.integer):
+        raise TypeError(f"gradients must be a whole number, got {gradients!r}.")
     if not most <= gradients <= MOST_GRADIENTS:
         raise ValueError(
             f"gradients must be at least {most}, which one step of a method takes, and at most {MOST_GRADIENTS:,}, got "
@@ -144,12 +150,10 @@ def compare(
         )
     if evaluations < 1:
         raise ValueError(f"evaluations must be at least 1, got {evaluations}.")
-    levels = None if levels is None else tuple(sorted(float(level) for level in levels))
-    if levels is not None and not (levels and all(map(math.isfinite, levels))):
-        raise ValueError(f"levels must be finite scores, at least one, got {levels}.")
+    levels = None if levels is None else _checked_levels(levels)
     folder = None if output is None else Path(output)
     with opened(folder) as kept, watched(on_progress) as tell:
-        job = _Job(task, found, rates, gradients, seeds, evaluations, kept, tell)
+        job = _Job(task, found, rates, gradients, seeds, evaluations, kept, tell, asked=methods is not None)
         result = job.run(levels)
     if folder is not None:
         result.to_json(folder / "compare.json")
@@ -178,9 +182,11 @@ class _Job:
         evaluations: int,
         kept: Store | None,
         tell: Callable[[Progress], None],
+        asked: bool,
     ):
         self._task, self._methods, self._rates, self._gradients = task, methods, rates, gradients
         self._seeds, self._evaluations, self._store, self._tell = seeds, evaluations, kept, tell
+        self._asked = asked
         self._groups = _grouped(methods)
         self._total = sum(
             self._steps(group.method) * group.method.gradients * len(rates) * len(seeds) for group in self._groups
@@ -217,6 +223,7 @@ class _Job:
             "rates": self._rates,
             "gradients": self._gradients,
             "seeds": self._seeds,
+            "left_out": {} if self._asked else left_out(self._task),
             "start": start,
             "fingerprint": identity,
             **environment(),
@@ -261,6 +268,9 @@ class _Job:
     def _try(self, batch: Any) -> None:
         """Trace every method before the first one trains: what one of them cannot take would end hours of training."""
         task, needed = self._task, {name for method in self._methods for name in method.needs}
+        value = _tried("loss cannot take a batch", task.scalar_loss, task.params, batch)
+        if value.shape:
+            raise CompareError(f"loss must return a scalar, got shape {value.shape}: take the mean over the batch.")
         if "outputs" in needed:
             _tried("outputs cannot take a batch", task.outputs, task.params, batch)
         if "old_batches" in needed:
@@ -313,7 +323,12 @@ class _Job:
         except Exception as error:
             if isinstance(error, CompareError):
                 raise
-            raise CompareError(f"{method.name} cannot take a step: {said(error)}") from error
+            remedy = ""
+            if method.closure:
+                remedy = f" Its gradients, {method.gradients}, must be n_ref + 1."
+            elif "value_and_grad_fn" in str(error):
+                remedy = " Give its Method closure=True, and gradients = n_ref + 1."
+            raise CompareError(f"{method.name} cannot take a step: {said(error)}{remedy}") from error
         if self._store:
             points = {f"points of {each.name}": _positions(each, self._task.params) for each in followers}
             read = fingerprint.of_what_is_read(method.eval_params)
@@ -380,9 +395,9 @@ def _grouped(methods: list[Method]) -> list[_Trained]:
     return list(groups.values())
 
 
-def _tried(what: str, function: Any, *arguments: Any) -> None:
+def _tried(what: str, function: Any, *arguments: Any) -> Any:
     try:
-        jax.eval_shape(function, *arguments)
+        return jax.eval_shape(function, *arguments)
     except Exception as error:
         raise CompareError(f"{what}: {said(error)}") from error
 
@@ -439,7 +454,19 @@ def _checked_rates(rates: Sequence[float]) -> list[float]:
     except (TypeError, ValueError):
         found = []
     if not found or not all(0 < rate < math.inf for rate in found) or len(set(found)) < len(found):
-        raise ValueError(f"rates must be different, positive and finite numbers such as [1e-4, 3e-4], got {rates!r}.")
+        raise ValueError(
+            f"rates must be different, positive and finite numbers, at least one, such as [1e-4, 3e-4], got {rates!r}."
+        )
+    return found
+
+
+def _checked_levels(levels: Sequence[float]) -> tuple[float, ...]:
+    try:
+        found = tuple(sorted(float(level) for level in np.atleast_1d(np.asarray(levels, float))))
+    except (TypeError, ValueError):
+        found = ()
+    if not found or not all(map(math.isfinite, found)):
+        raise ValueError(f"levels must be finite scores, at least one, such as [0.8, 0.9], got {levels!r}.")
     return found
 
 

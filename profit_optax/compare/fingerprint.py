@@ -29,8 +29,8 @@ def of_arrays(tree: Any) -> str:
 
 def of_program(closed_jaxpr: Any) -> str:
     """A hash of a traced program and of the arrays that it closes over."""
-    # Functions are printed with their addresses, which differ from process to process.
-    text = re.sub(r"0x[0-9a-f]+", "", str(closed_jaxpr))
+    # Functions are printed with their addresses, which differ from process to process; and on terminals in colours.
+    text = re.sub(r"0x[0-9a-f]+|\x1b\[[0-9;]*m", "", str(closed_jaxpr))
     return hashlib.sha256((text + of_arrays(list(closed_jaxpr.consts))).encode()).hexdigest()[:16]
 
 

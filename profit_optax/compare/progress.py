@@ -48,6 +48,20 @@ def watched(on_progress: Callable[[Progress], None] | None) -> Iterator[Callable
         yield lambda progress: None
 
 
+def in_lines(tell: Callable[[str], None]) -> Callable[[Progress], None]:
+    """Progress for a file: a line as each method begins at a rate."""
+    told: list[tuple[str, float]] = []
+
+    def on_progress(progress: Progress) -> None:
+        now = progress.method, progress.rate
+        if now not in told:
+            told.append(now)
+            share = progress.gradients / progress.total
+            tell(f"{share:4.0%}  {progress.method} at rate {short_rate(progress.rate)}")
+
+    return on_progress
+
+
 @contextlib.contextmanager
 def _on_terminal(console: Console) -> Iterator[Callable[[Progress], None]]:
     bar = Bar(

@@ -95,7 +95,8 @@ def plot(path: Path, curves: Sequence[Curve], rows: Sequence[Row], levels: Seque
     axes.set_ylabel(f"score on the old task{unit}")
     axes.grid(alpha=0.25)
     title = textwrap.wrap(f"What is kept of the old task while learning {task}", 80)
-    axes.set_title("\n".join([*title, f"means over {len(curves[0].seeds)} seeds, 95 % intervals"]))
+    shown_at = f"each at its best rate for the highest level; means over {len(curves[0].seeds)} seeds, 95 % intervals"
+    axes.set_title("\n".join([*title, shown_at]))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right upper", frameon=False)
     store.write(path, lambda file: figure.savefig(file, format="png", dpi=130))
 

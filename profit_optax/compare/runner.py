@@ -214,7 +214,8 @@ def train(
         loss = float(carry.loss_sum) / distance
         if not (math.isfinite(loss) and bool(_all_finite(carry.params))):
             raise NotFiniteError(
-                f"the loss or the parameters are not finite {where}: lower its rate or leave the method out. What was "
+                f"the loss or the parameters are not finite {where}: lower its rate{_of_factor(method)}, leave the "
+                "method out, or, if it is so from the first gradient on, look at the loss and the batches. What was "
                 "finished is kept where there is an output folder.",
                 method.name,
                 rate,
@@ -263,6 +264,10 @@ def follow(task: Task, method: Method, run: Run, end: chex.ArrayTree, start: Sco
         loss=[],
         seconds=[run.seconds[-1]] * len(positions),
     )
+
+
+def _of_factor(method: Method) -> str:
+    return f", which is {method.rate_factor:g} times one that was asked for" if method.rate_factor != 1 else ""
 
 
 @jax.jit

@@ -54,6 +54,8 @@ class Row(NamedTuple):
       difference: that minus the baseline's at the best of its rates, paired by seed. None for the baseline, too.
       gradients: mean gradients until there.
       seconds: mean seconds of training until there.
+      along: what `position` is: "steps", or "alpha" where it follows another run.
+      position: the mean place on the run, or between its ends, where the level is reached.
       memory: bytes that the compiled step holds at once.
       best_new: the highest mean score of the new task along the run.
     """
@@ -67,6 +69,8 @@ class Row(NamedTuple):
     difference: Interval | None
     gradients: float | None
     seconds: float | None
+    along: str
+    position: float | None
     memory: int
     best_new: float
 
@@ -118,7 +122,7 @@ def _curve(runs: Sequence[Run]) -> Curve:
 
 def _row(curve: Curve, level: float, reference: Curve | None) -> Row:
     old = at_crossing(curve.old, curve.new, level)
-    gradients = np.broadcast_to(curve.gradients, curve.new.shape)
+    gradients, positions = (np.broadcast_to(each, curve.new.shape) for each in (curve.gradients, curve.positions))
     difference = interval(old - at_crossing(reference.old, reference.new, level)) if reference else None
     return Row(
         method=curve.method,
@@ -130,6 +134,8 @@ def _row(curve: Curve, level: float, reference: Curve | None) -> Row:
         difference=difference,
         gradients=_mean(at_crossing(gradients, curve.new, level)),
         seconds=_mean(at_crossing(curve.seconds, curve.new, level)),
+        along=curve.along,
+        position=_mean(at_crossing(positions, curve.new, level)),
         memory=curve.memory,
         best_new=float(np.mean(curve.new, axis=0).max()),
     )

@@ -56,6 +56,9 @@ def test_it_prints_the_table_the_advice_and_where_everything_is(command, tmp_pat
     result = command("task", "--methods", "adamw,mine")
     assert result.exit_code == 0, result.output
     assert "Lion" in result.stdout
+    assert "100%" not in result.stderr
+    assert re.search(r"^ 50%  Lion at rate 0\.02$|^ 50%  Lion at rate 2e-2$", result.stderr, re.MULTILINE)
+    assert "Left out" not in result.stdout
     assert "seeds (95 % Student-t intervals, each by itself)" in result.stdout
     assert f"Picture: {tmp_path / 'out' / 'compare.png'}" in result.stdout
     content = json.loads((tmp_path / "out" / "compare.json").read_text())
@@ -80,7 +83,12 @@ def test_seeds_can_be_named_and_methods_come_out_of_any_file(command, tmp_path):
 
 
 def test_a_function_that_returns_a_task_will_do(command):
-    assert command("make", "--methods", "adamw").exit_code == 0
+    result = command("make")
+    assert result.exit_code == 0
+    assert (
+        "Left out: head_first (needs Task.head), lwf (needs Task.outputs), ewc (needs Task.old_batches)."
+        in result.stdout
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,8 +108,10 @@ def test_a_function_that_returns_a_task_will_do(command):
 def test_what_goes_wrong_is_one_line_and_no_traceback(command, name, options, words):
     result = command(name, *options)
     assert result.exit_code == 1
-    assert result.stderr.startswith("Error: ")
-    assert re.search(words, result.stderr)
+    *progress, error = result.stderr.splitlines()
+    assert error.startswith("Error: ")
+    assert all(re.match(r" *\d+%  ", line) for line in progress)
+    assert re.search(words, error)
     assert "Traceback" not in result.output
     assert isinstance(result.exception, SystemExit)
 

@@ -17,6 +17,7 @@ import optax
 import pytest
 from flax import nnx
 
+from profit_optax import profit
 from profit_optax.compare import METHODS, CompareError, Method, compare, from_optimizer, runner
 from profit_optax.compare.comparison import Comparison
 from tests.compare.lines import DATA, evaluate, lines, loader, loss
@@ -382,6 +383,31 @@ def test_a_program_that_cannot_be_compiled_is_named(monkeypatch):
         compare(lines(), ["adamw"], rates=[0.02], gradients=10)
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"loss": lambda params, batch: params["w"]}, r"loss must return a scalar, got shape \(2,\): take the mean"),
+        ({"loss": lambda params, batch: params["v"]}, r"loss cannot take a batch: KeyError: 'v' \(.*, line \d+\)"),
+    ],
+)
+def test_what_is_no_loss_is_said_before_any_method_is(changes, words):
+    with pytest.raises(CompareError, match=words):
+        compare(lines(**changes), ["adamw"], rates=[0.02], gradients=10)
+
+
+def test_a_closure_that_is_not_declared_is_a_remedy():
+    undeclared = from_optimizer("mine", lambda rate: profit(optax.adamw(rate), optax.sgd(rate / 10)))
+    other_n_ref = from_optimizer(
+        "mine", lambda rate: profit(optax.adamw(rate), optax.sgd(rate / 10), 3), gradients=2, closure=True
+    )
+    for method, words in (
+        (undeclared, "Give its Method closure=True"),
+        (other_n_ref, r"gradients, 2, must be n_ref \+ 1"),
+    ):
+        with pytest.raises(CompareError, match=words):
+            compare(lines(), [method], rates=[0.02], gradients=10)
+
+
 def test_a_method_that_cannot_be_built_is_named():
     missing = from_optimizer("mine", lambda rate: __import__("profit_optax").profit_adamw(rate))
     with pytest.raises(CompareError, match=r"mine cannot take a step: .*value_and_grad_fn"):
@@ -403,11 +429,19 @@ def test_a_method_that_cannot_be_built_is_named():
         ({"evaluations": 0}, "evaluations must be"),
         ({"levels": []}, "levels must be"),
         ({"levels": [float("nan")]}, "levels must be"),
+        ({"levels": "high"}, "levels must be finite scores, at least one, such as .*, got 'high'"),
     ],
 )
 def test_arguments_that_make_no_comparison(changes, words):
     with pytest.raises(ValueError, match=words):
         compare(lines(), **({"methods": ["adamw"], "rates": [0.1], "gradients": 10} | changes))
+
+
+def test_arguments_of_another_type_are_named():
+    with pytest.raises(TypeError, match="task must be a Task, got NoneType"):
+        compare(None, rates=[0.1], gradients=10)
+    with pytest.raises(TypeError, match=r"gradients must be a whole number, got 1\.5"):
+        compare(lines(), ["adamw"], rates=[0.1], gradients=1.5)
 
 
 def test_a_method_in_a_few_lines_follows_another():

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from profit_optax.compare import progress
-from profit_optax.compare.progress import Progress, watched
+from profit_optax.compare.progress import Progress, in_lines, watched
 from tests.compare.test_summary import row
 
 
@@ -19,6 +19,15 @@ def test_a_terminal_shows_the_method_the_share_the_time_left_and_the_table(monke
     shown = text.getvalue()
     for words in ("PROFIT at 1e-3, seed 0", "50 %", "left:", "95.0 ± 1.0", "+5.0 ± 1.0"):
         assert words in shown
+
+
+def test_a_file_gets_a_line_as_a_method_begins_at_a_rate():
+    lines = []
+    tell = in_lines(lines.append)
+    for method, rate, seed, gradients in (("AdamW", 1e-3, 0, 0), ("AdamW", 1e-3, 1, 20), ("AdamW", 3e-3, 0, 50)):
+        tell(Progress(method, rate, seed, gradients, 100, ()))
+    tell(Progress("SGD", 3e-3, 0, 75, 100, ()))
+    assert lines == ["  0%  AdamW at rate 1e-3", " 50%  AdamW at rate 3e-3", " 75%  SGD at rate 3e-3"]
 
 
 def test_nobody_is_told_where_there_is_no_terminal(capsys):

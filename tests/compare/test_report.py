@@ -58,6 +58,9 @@ def test_the_picture_has_a_line_for_each_method_its_levels_and_the_start(monkeyp
     np.testing.assert_allclose(lines["ours, 1e-2"].get_xdata(), [0, 80, 100])
     np.testing.assert_allclose(lines["ours, 1e-2"].get_ydata(), [100, 85, 80])
     assert axes.get_title().splitlines()[0].endswith("learning new digits")
+    assert (
+        axes.get_title().splitlines()[1].startswith("each at its best rate for the highest level; means over 2 seeds")
+    )
 
 
 def test_methods_beyond_those_at_hand_are_drawn_otherwise():

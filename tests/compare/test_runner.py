@@ -138,6 +138,8 @@ def test_evaluations_are_at_the_ends_and_at_growing_and_even_distances():
 def test_a_loss_that_is_not_finite_says_where():
     with pytest.raises(NotFiniteError, match=r"not finite with huge at rate 0.02, seed 1, after \d gradients: lower"):
         run(from_optimizer("huge", lambda rate: optax.sgd(1e38)))
+    with pytest.raises(NotFiniteError, match="lower its rate, which is 30 times one that was asked for, leave"):
+        run(from_optimizer("huge", lambda rate: optax.sgd(1e38), rate_factor=30.0))
 
 
 def test_a_device_that_fails_says_with_which_method(monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 
 from profit_optax.compare import store
 from profit_optax.compare.errors import CompareError
-from profit_optax.compare.fingerprint import of_what_is_read
+from profit_optax.compare.fingerprint import of_program, of_what_is_read
 from profit_optax.compare.store import Store, opened
 
 
@@ -115,6 +115,21 @@ def test_what_a_function_reads_is_found_through_closures_jit_partials_and_method
     assert first["functions"] == other["functions"]
     log = [np.ones(1)]  # What it has seen so far.
     assert of_what_is_read(lambda: log.append(0))["arrays"] == of_what_is_read(lambda: None)["arrays"]
+
+
+def test_a_program_has_the_same_hash_on_a_terminal():
+    traced = jax.jit(lambda x: jnp.sin(x @ x)).trace(jnp.ones((3, 3))).jaxpr
+
+    class OnTerminal:
+        """As JAX prints it where it finds a terminal as it is imported."""
+
+        consts = traced.consts
+
+        def __str__(self):
+            return traced.pretty_print(use_color=True)
+
+    assert "\x1b[" in str(OnTerminal())
+    assert of_program(OnTerminal()) == of_program(traced)
 
 
 def test_json_has_null_for_what_is_not_finite(tmp_path):

@@ -38,6 +38,7 @@ def test_a_row_is_the_crossing_of_every_seed():
     assert row.old.mean == pytest.approx(0.675)  # (0.8 + 0.6) / 2 and (0.7 + 0.6) / 2
     assert (row.reached, row.seeds, row.difference) == (2, 2, None)
     assert (row.gradients, row.seconds, row.memory) == (pytest.approx(15), pytest.approx(1.5), 8)
+    assert (row.along, row.position) == ("steps", pytest.approx(15))
 
 
 def test_differences_are_paired_and_to_the_baseline_at_the_best_of_its_rates():
@@ -61,7 +62,7 @@ def test_the_best_rate_is_one_that_every_seed_reaches_the_level_with():
 def row(method, mean, gap, half, reached=3, rate=1e-3):
     old = Interval(mean, mean - 0.01, mean + 0.01) if reached == 3 else None
     difference = None if gap is None or old is None else Interval(gap, gap - half, gap + half)
-    return Row(method, rate, 0.9, 3, reached, old, difference, 100.0, 1.0, 8, 0.95)
+    return Row(method, rate, 0.9, 3, reached, old, difference, 100.0, 1.0, "steps", 10.0, 8, 0.95)
 
 
 def said(*others, base=None):
@@ -81,7 +82,12 @@ def test_a_gain_that_is_not_clear_is_undecided_and_the_baseline_stays():
     text = said(row("PROFIT", 0.93, 0.03, 0.04), row("SGD", 0.0, None, 0, reached=1))
     assert text.startswith("Stay with AdamW")
     assert "Undecided: PROFIT (+3.0 ± 4.0)" in text
-    assert "not reached with these gradients: SGD (by 1 of 3 seeds, best 95.0 %)" in text
+    assert "not reached with these gradients: SGD (1 of 3 seeds reached it, best mean 95.0 %)" in text
+
+
+def test_an_interpolation_is_advised_with_its_place():
+    text = said(row("WiSE-FT", 0.93, 0.03, 0.01)._replace(along="alpha", position=0.65))
+    assert text.startswith("Use WiSE-FT at rate 1e-3, 0.65 of the way from the start: where")
 
 
 def test_what_gains_most_at_lower_levels_is_told_too():

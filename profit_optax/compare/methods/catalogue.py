@@ -58,6 +58,12 @@ def chosen(task: Task, methods: Sequence[str | Method] | None) -> list[Method]:
     return found
 
 
+def left_out(task: Task) -> dict[str, list[str]]:
+    """What the task has not, by the names of the methods that need it."""
+    missing = {name: _missing(task, make()) for name, make in METHODS.items()}
+    return {name: needed for name, needed in missing.items() if needed}
+
+
 def _made(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
