@@ -18,7 +18,7 @@ from matplotlib.image import imread
 from typer.testing import CliRunner
 
 from benchmarks.cost import __main__ as cost
-from benchmarks.cost import arms, corners, eager, growth, passes
+from benchmarks.cost import arms, comparing, corners, eager, growth, passes
 from benchmarks.cost.cases import sizes, tree_bytes
 from benchmarks.cost.cases.transformer import join, split
 from benchmarks.cost.catalogue import CASES, CHOICES, FAMILIES, by_name, chosen
@@ -569,6 +569,12 @@ def test_the_lines_are_the_floors_and_the_goals():
 def test_a_perceptron_has_as_many_parameters_as_asked_for():
     assert growth._of_size(8, 20_000).params["params"]["Dense_0"]["kernel"].shape == (50, 50)
     assert len(jax.tree.leaves(growth.scattered(7).params)) == 7
+
+
+def test_compare_is_timed_beside_a_plain_loop(capsys):
+    comparing.main(steps=2, repeats=2, quick=True)
+    said = r"2 steps take \d+\.\d{3} s in a plain loop; in compare \d+\.\d{3} times as long \(median of 2 pairs"
+    assert re.search(said, capsys.readouterr().out)
 
 
 def test_corners_are_measured_by_public_names_alone():
