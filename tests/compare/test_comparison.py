@@ -463,9 +463,21 @@ def nnx_pure():
     return as_pure(params), lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
 
 
+class Normalised(nnx.Module):
+    """Something beside parameters: statistics, and a state of randomness."""
+
+    def __init__(self, rngs):
+        self.norm = nnx.BatchNorm(2, use_running_average=True, rngs=rngs)
+        self.dropout = nnx.Dropout(0.1, deterministic=True, rngs=rngs)
+        self.linear = nnx.Linear(2, 1, rngs=rngs)
+
+    def __call__(self, x):
+        return self.linear(self.dropout(self.norm(x)))
+
+
 def nnx_state():
-    graphdef, params = nnx.split(nnx.Linear(2, 1, rngs=nnx.Rngs(0)), nnx.Param)
-    return params, lambda params, x: nnx.merge(graphdef, params)(x)[:, 0]
+    graphdef, params, rest = nnx.split(Normalised(nnx.Rngs(0)), nnx.Param, ...)
+    return params, lambda params, x: nnx.merge(graphdef, params, rest)(x)[:, 0]
 
 
 def equinox():
