@@ -16,6 +16,9 @@ import numpy as np
 
 from profit_optax.compare.errors import INSTALLED
 
+# Characters of numbers that are kept as they are.
+_SHOWN = 300
+
 
 def of_arrays(tree: Any) -> str:
     """A hash of a tree's structure, shapes, dtypes and bits."""
@@ -43,7 +46,7 @@ def of_source(function: Callable[..., Any]) -> str:
 
 
 def of_what_is_read(function: Callable[..., Any]) -> dict[str, str]:
-    """Hashes of the functions that a function calls, of the arrays and of the numbers it reads, as far as Python knows.
+    """Hashes of the functions that a function calls and of the arrays it reads, and its numbers, as far as is known.
 
     Those are its module's globals that it reads and what it closes over, the attributes of objects whose class is not
     an installed package's, and what these read in turn. Installed packages are left to their versions.
@@ -75,9 +78,15 @@ def of_what_is_read(function: Callable[..., Any]) -> dict[str, str]:
             functions.append(of_source(kind))
             waiting += [*vars(kind).items(), *(getattr(value, "__dict__", {}).items())]
     # A number that the code itself changes is a count of what it has seen.
-    fixed = [f"{name} {value}" for name, value in numbers if re.split(r"[.\[]", name)[0] not in changing]
-    hashes = {"functions": functions, "arrays": arrays, "numbers": fixed}
-    return {name: hashlib.sha256("".join(sorted(each)).encode()).hexdigest()[:16] for name, each in hashes.items()}
+    fixed = [f"{name}={value}" for name, value in numbers if re.split(r"[.\[]", name)[0] not in changing]
+    hashes = {name: _of_texts(each) for name, each in {"functions": functions, "arrays": arrays}.items()}
+    # As they are, so that an error can say which one is another: it may be the time, which is only printed.
+    shown = ", ".join(sorted(fixed))
+    return hashes | {"numbers": shown if len(shown) <= _SHOWN else _of_texts(fixed)}
+
+
+def _of_texts(texts: list[str]) -> str:
+    return hashlib.sha256("".join(sorted(texts)).encode()).hexdigest()[:16]
 
 
 def _is_whole_array(value: Any) -> bool:
