@@ -9,7 +9,15 @@ import typer
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.images import QUICK, RATIO, section
-from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
+from benchmarks.forgetting.experiments.whole_budget.measure import (
+    Outcome,
+    Plan,
+    Size,
+    budget,
+    experiment,
+    rates_option,
+    run_tasks,
+)
 from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
 from benchmarks.forgetting.tasks.cifar.few_examples import Sizes
@@ -30,12 +38,13 @@ def run(
         ),
     ] = None,
     gradients: Annotated[int | None, budget(FULL.gradients, QUICK.gradients, least=20)] = None,
+    rates: Annotated[Any, rates_option()] = None,
 ) -> None:
     """Fine-tune EfficientNet-Lite0 on a thousand examples of something new, with each method at its best rate.
 
     What is done already is not done again: for that, remove the output folder.
     """
-    size = (QUICK if job.quick else FULL).of(gradients)
+    size = (QUICK if job.quick else FULL).of(gradients, rates)
     network, ten, hundred = load(weights or packaged()), cifar10(data), cifar100(data)
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:

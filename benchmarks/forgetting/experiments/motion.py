@@ -10,7 +10,15 @@ import typer
 
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
+from benchmarks.forgetting.experiments.whole_budget.measure import (
+    Outcome,
+    Plan,
+    Size,
+    budget,
+    experiment,
+    rates_option,
+    run_tasks,
+)
 from benchmarks.forgetting.experiments.whole_budget.report import Score, protocol, tables
 from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.arrays import kept
@@ -30,7 +38,7 @@ SCORES = tuple(
 PAPER = {"AdamW": "0.621, 1.242", "head only": "0.724, 1.544", "PROFIT": "0.579, 1.145"}
 
 # The paper fine-tunes at 1/100 of the old model's rate, the first of these.
-FULL = Size(Recipe(), (1e-5, 1e-4, 3e-4, 1e-3, 3e-3), gradients=1000, evaluations=4)
+FULL = Size(Recipe(), (1e-5, 1e-4, 3e-4, 1e-3, 3e-3), gradients=1000, evaluations=24)
 QUICK = Size(Recipe(steps=20, batch=8, width=8), (1e-3,), gradients=40, evaluations=4)
 
 
@@ -38,12 +46,13 @@ def run(
     job: Job,
     data: Annotated[Path, typer.Option(help="windows.npz: trajectories as benchmarks/forgetting/tasks/motion has it.")],
     gradients: Annotated[int | None, budget(FULL.gradients, QUICK.gradients, least=40)] = None,
+    rates: Annotated[Any, rates_option()] = None,
 ) -> None:
     """Train a small transformer on one kind of agent, and fine-tune it on another with each method at its best rate.
 
     A task is who is new. What is done already is not done again: for that, remove the output folder.
     """
-    size = (QUICK if job.quick else FULL).of(gradients)
+    size = (QUICK if job.quick else FULL).of(gradients, rates)
     windows, recipe = load(data), size.task
 
     def made(new: str) -> tuple[compare.Task, compare.Task, Plan]:
@@ -71,7 +80,7 @@ def markdown(
         f" the six, in metres, less is better. Width {recipe.width}, 2 encoder and 2 decoder layers; the old model took"
         f" {recipe.steps:,} steps of AdamW at 1e-3 along a cosine. A seed trains on its own half of the new kind's"
         f" windows, in its own order; seeds share the old model and the windows that are scored. These are the last"
-        f" fifth of each source in the order of recording."
+        f" fifth of each source in the order of recording. Vehicles are cyclists above all, and some cars."
     )
     text = [explained]
     for who, (outcome, plan) in outcomes.items():

@@ -11,7 +11,15 @@ from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.cifar.report import PAPER as RESNET18
 from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.images import QUICK, RATIO, section
-from benchmarks.forgetting.experiments.whole_budget.measure import Outcome, Plan, Size, budget, experiment, run_tasks
+from benchmarks.forgetting.experiments.whole_budget.measure import (
+    Outcome,
+    Plan,
+    Size,
+    budget,
+    experiment,
+    rates_option,
+    run_tasks,
+)
 from benchmarks.forgetting.report import page
 from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
 from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Kind, Sizes, few_examples, head_and_adapters
@@ -54,6 +62,7 @@ def run(
     data: Annotated[Path, typer.Option(help="Folder that holds the public archives of CIFAR, unpacked.")],
     weights: Annotated[Path, typer.Option(help="resnet20.npz: arrays of akamaster/pytorch_resnet_cifar10.")],
     gradients: Annotated[int | None, budget(BUDGETS, QUICK.gradients, least=20)] = None,
+    rates: Annotated[Any, rates_option()] = None,
 ) -> None:
     """Fine-tune a converged ResNet-20 of CIFAR-10 on something new, with each method at its best rate.
 
@@ -62,7 +71,7 @@ def run(
     network, ten, hundred = load(weights), cifar10(data), cifar100(data)
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
-        size = SIZES.get(kind, (FULL, QUICK))[job.quick].of(gradients)
+        size = SIZES.get(kind, (FULL, QUICK))[job.quick].of(gradients, rates)
         tuning_task, task = (few_examples(kind, network, ten, hundred, size.task, tuning) for tuning in (True, False))
         changed = ablations() if kind == "hundred" else []
         return tuning_task, task, Plan.of(job, size, methods_for(KINDS[kind]), ["AdamW", "one line"], changed)

@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import typer
 
+from benchmarks.commands import parse_rates
 from benchmarks.forgetting.command import Experiment, Job, count_option
 from benchmarks.forgetting.experiments.whole_budget import arms
 from profit_optax import compare
@@ -37,9 +39,9 @@ class Size(NamedTuple):
     gradients: int
     evaluations: int
 
-    def of(self, gradients: int | None) -> "Size":
-        """The same, with another budget if there is one."""
-        return self._replace(gradients=gradients or self.gradients)
+    def of(self, gradients: int | None, rates: tuple[float, ...] | None) -> "Size":
+        """The same, with another budget and other rates if there are any."""
+        return self._replace(gradients=gradients or self.gradients, rates=rates or self.rates)
 
 
 class Plan(NamedTuple):
@@ -123,6 +125,12 @@ def experiment(
 def budget(full: int | str, quick: int, least: int) -> Any:
     """The option for the gradients of a run."""
     return count_option("Gradients of a run: the budget.", full, quick, least)
+
+
+def rates_option() -> Any:
+    """The option for the rates that methods are tuned over."""
+    what = "Rates that every method is tuned over, times its own factor."
+    return typer.Option(parser=parse_rates, metavar="RATE,...", help=what, show_default="the task's")
 
 
 def run_tasks(

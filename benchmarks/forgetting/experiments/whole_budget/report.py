@@ -71,9 +71,10 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
         _table(outcome.whole, scores, paper),
     ]
     if outcome.fewer:
+        beside = [curve for curve in outcome.whole.curves if curve.method == plan.steps_of.name]
         text += [
             f"### As many steps as {plan.steps_of.name}: {plan.fewer_gradients:,} gradients",
-            _table(outcome.fewer, scores, {}),
+            _table(outcome.fewer, scores, {}, beside),
         ]
     if plan.size.evaluations > 1:
         text += ["### Old at equal new", "```\n" + outcome.whole.table().strip("\n") + "\n```"]
@@ -81,12 +82,14 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
     return "\n\n".join(text)
 
 
-def _table(comparison: Comparison, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
+def _table(
+    comparison: Comparison, scores: Sequence[Score], paper: Mapping[str, str], beside: Sequence[Curve] = ()
+) -> str:
     minus = f"minus {comparison.baseline}"
     titles = [title for score in scores for title in (score.title, minus)]
     head = ["method", "rate", "gradients", "steps", *titles, *(["the paper"] if paper else [])]
     baseline = next(curve for curve in comparison.curves if curve.method == comparison.baseline)
-    lines = [_line(curve, baseline, scores, paper) for curve in comparison.curves]
+    lines = [_line(curve, baseline, scores, paper) for curve in (*comparison.curves, *beside)]
     return "\n".join(markdown_table([head, *lines]))
 
 
@@ -120,21 +123,22 @@ def _number(value: float, score: Score) -> str:
 
 def _picked(outcome: Outcome, plan: Plan) -> str:
     """How rates were picked, which were not finite, and which picks lie at an edge of what was tried."""
+    factors = ", ".join(f"{each.name} times {each.rate_factor:g}" for each in plan.methods if each.rate_factor != 1)
+    factors = f" ({factors})" if factors else ""
     edges, failed, lower = [], [], False
     for where, tried in (("", outcome.tried), (" at fewer gradients", outcome.tried_fewer)):
         for method, finals in tried.items():
             best = max(finals, key=lambda rate: finals[rate])
-            if best in (min(finals), max(finals)):
+            if best in (min(finals), max(finals)) and len(plan.size.rates) > 1:
                 edges.append(
                     f"{method} ({short_rate(best)}, the {'lowest' if best == min(finals) else 'highest'}{where})"
                 )
             failed += [f"{method} at {short_rate(rate)}{where}" for rate in finals if finals[rate] == -np.inf]
             lower |= len(finals) > len(plan.size.rates)
     rates = ", ".join(short_rate(rate) for rate in plan.size.rates)
-    factors = ", ".join(f"{each.name} times {each.rate_factor:g}" for each in plan.methods if each.rate_factor != 1)
     text = (
         f"Each method's rate is the one with the best new score at the end of a run on seed {TUNING_SEED}, on held-out"
-        f" training data, out of {rates}{f' ({factors})' if factors else ''}; what was left of the old task had no say."
+        f" training data, out of {rates}{factors}, of equals the lowest; what was left of the old task had no say."
     )
     if failed:
         text += f" Not finite, and so below all others: {', '.join(failed)}."
