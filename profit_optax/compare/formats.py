@@ -45,7 +45,8 @@ def _places(half: float) -> int:
 
 def short_rate(rate: float) -> str:
     """A rate as people write it: 1e-4, 2.5e-3."""
-    return np.format_float_scientific(rate, precision=3, trim="-", exp_digits=1)
+    # Rounded first: 30 times 1e-5 is 0.00030000000000000003.
+    return np.format_float_scientific(float(f"{rate:.4g}"), precision=3, trim="-", exp_digits=1)
 
 
 def seconds(value: float) -> str:
