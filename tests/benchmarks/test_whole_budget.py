@@ -252,3 +252,21 @@ def test_tables_have_ends_paired_differences_and_the_papers_figures(outcome):
     assert f"| {gaps.mean():+.3f} ± {spread * abs(gaps[0] - gaps[1]):.3f} |" in line
     assert line.endswith("| as published |")
     assert f"new error {-outcome.whole.about['start']['new']:.3f}" in text
+
+
+def test_profit_stands_beside_what_takes_as_many_steps_and_where_it_ends_all_are_compared(outcome):
+    text = tables(outcome, plan(), SCORES, {})
+    profit = next(curve for curve in outcome.whole.curves if curve.method == "PROFIT")
+    alone = outcome.fewer.curves[0]
+    gap = np.mean(alone.new[:, -1] - profit.new[:, -1])
+    _, fewer = text.split("### As many steps as PROFIT: 20 gradients")
+    line = next(line for line in fewer.splitlines() if line.startswith("| PROFIT |"))
+    assert f"| {gap:+.3f} ±" in line
+    there = text.split("And where PROFIT ends:")[1].split("```")[1]
+    (row,) = (line for line in there.splitlines() if " PROFIT " in line)
+    assert "not reached" not in row
+    assert f"{profit.new[:, -1].min():.4g}" in there
+    # Nothing is compared at a level below the start.
+    sunk = [curve._replace(new=curve.new - 100) if curve is profit else curve for curve in outcome.whole.curves]
+    whole = dataclasses.replace(outcome.whole, curves=sunk)
+    assert "where PROFIT ends" not in tables(outcome._replace(whole=whole), plan(), SCORES, {})

@@ -10,7 +10,9 @@ from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import LOWER, TUNING_SEED, Outcome, Plan
 from profit_optax.compare import Comparison, Curve, Interval
 from profit_optax.compare.formats import short_rate
+from profit_optax.compare.report import as_text, table
 from profit_optax.compare.statistics import interval
+from profit_optax.compare.summary import level_rows
 
 
 class Score(NamedTuple):
@@ -77,9 +79,24 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
             _table(outcome.fewer, scores, {}, beside),
         ]
     if plan.size.evaluations > 1:
-        text += ["### Old at equal new", "```\n" + outcome.whole.table().strip("\n") + "\n```"]
+        text += ["### Old at equal new", _block(outcome.whole.table()), *_where_it_ends(outcome.whole, plan)]
     text.append(_picked(outcome, plan))
     return "\n\n".join(text)
+
+
+def _where_it_ends(comparison: Comparison, plan: Plan) -> list[str]:
+    """The same where PROFIT ends on the seed that it learns least on: levels of the baseline's may be beyond it."""
+    name = plan.steps_of.name
+    ends = [float(curve.new[:, -1].min()) for curve in comparison.curves if curve.method == name]
+    if not ends or ends[0] <= comparison.about["start"]["new"]:
+        return []
+    rows = level_rows(comparison.curves, ends[0], comparison.baseline)
+    return [f"And where {name} ends:", _block(as_text(table(rows, ends, comparison.baseline)))]
+
+
+def _block(text: str) -> str:
+    lines = text.strip("\n")
+    return f"```\n{lines}\n```"
 
 
 def _table(
