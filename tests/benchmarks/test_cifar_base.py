@@ -142,7 +142,7 @@ def test_the_rate_falls_to_its_hundredth_and_stays_there(archive):
 
 def test_a_folder_with_another_recipe_is_refused(archive, tmp_path):
     train_base(RECIPE._replace(epochs=1), archive, tmp_path)
-    with pytest.raises(CompareError, match=r"epochs: was 1, is 4\nTake an empty folder"):
+    with pytest.raises(CompareError, match=r"epochs: was 1, is 4\nName an empty folder"):
         train_base(RECIPE, archive, tmp_path)
     fewer = archive._replace(train=cifar_toy.colours(80, 10, seed=0))
     with pytest.raises(CompareError, match="train_images: was 160, is 80"):
