@@ -1,7 +1,6 @@
 """An experiment as a value, and the command that it becomes: options, the output folder, progress, errors, the end."""
 
 import dataclasses
-import hashlib
 import inspect
 import shlex
 import sys
@@ -24,7 +23,8 @@ from profit_optax import compare
 from profit_optax.compare.environment import PACKAGES, environment
 from profit_optax.compare.errors import CompareError
 from profit_optax.compare.files import called, load
-from profit_optax.compare.store import opened, write_json, write_text
+from profit_optax.compare.fingerprint import of_text
+from profit_optax.compare.store import Store, opened, write_json, write_text
 
 # Tuning takes seeds from here on, where a report may have more than a hundred.
 MOST_SEEDS = 1000
@@ -210,7 +210,7 @@ class Experiment(NamedTuple):
         return [dataclasses.replace(job, output=folders[name], tasks={name: tasks[name]}) for name in tasks]
 
 
-def check_own_files(store: Any, jobs: Sequence[Job]) -> None:
+def check_own_files(store: Store, jobs: Sequence[Job]) -> None:
     """Runs in a folder are told apart by names: those of another version of a user's file would be taken for its own.
 
     Raises:
@@ -218,9 +218,10 @@ def check_own_files(store: Any, jobs: Sequence[Job]) -> None:
     """
     names = {name for job in jobs for name in (*job.tasks, *job.methods) if ".py:" in name}
     paths = {Path(name.rpartition(":")[0]) for name in names}
-    if not any(job.runs.exists() for job in jobs):
-        store.forget("settings")
-    store.check({str(path.resolve()): hashlib.sha256(path.read_bytes()).hexdigest()[:16] for path in sorted(paths)})
+    settings = {
+        str(path.resolve()): of_text(path.read_text(encoding="utf-8", errors="replace")) for path in sorted(paths)
+    }
+    store.check(settings, unused=not any(job.runs.exists() for job in jobs))
 
 
 def command(experiment: Experiment) -> Callable[..., None]:
@@ -256,9 +257,9 @@ def command(experiment: Experiment) -> Callable[..., None]:
     ) -> None:
         make_folder(output)
         try:
-            with ending_with(CompareError, OSError), opened(output) as store:
+            with ending_with(CompareError, OSError), opened(output):
                 jobs = experiment.jobs(task, methods, seeds, output, quick)
-                check_own_files(store, jobs)
+                check_own_files(Store(output), jobs)
                 for job in jobs:
                     experiment.run(dataclasses.replace(job, begin=time.perf_counter()), **own)
         except KeyboardInterrupt:

@@ -198,10 +198,8 @@ class _Job:
     def run(self, levels: tuple[float, ...] | None) -> Comparison:
         identity, batch = self._identity()
         if self._store:
-            if not self._store.has("start"):
-                # Nothing was made with settings under which nothing was scored: what raised may have been mended.
-                self._store.forget("settings")
-            self._store.check(identity)
+            # What raised before anything was scored may have been mended.
+            self._store.check(identity, unused=not self._store.has("start"))
         baseline = self._methods[0].name
         self._try(batch)
         start = self._start()

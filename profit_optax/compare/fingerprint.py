@@ -30,17 +30,22 @@ def of_arrays(tree: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def of_text(text: str) -> str:
+    """A hash of a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
 def of_program(closed_jaxpr: Any) -> str:
     """A hash of a traced program and of the arrays that it closes over."""
     # Functions are printed with their addresses, which differ from process to process; and on terminals in colours.
     text = re.sub(r"0x[0-9a-f]+|\x1b\[[0-9;]*m", "", str(closed_jaxpr))
-    return hashlib.sha256((text + of_arrays(list(closed_jaxpr.consts))).encode()).hexdigest()[:16]
+    return of_text(text + of_arrays(list(closed_jaxpr.consts)))
 
 
 def of_source(function: Callable[..., Any]) -> str:
     """A hash of a function's source text; empty where Python does not know it."""
     try:
-        return hashlib.sha256(inspect.getsource(function).encode()).hexdigest()[:16]
+        return of_text(inspect.getsource(function))
     except (OSError, TypeError):
         return ""
 
@@ -79,14 +84,10 @@ def of_what_is_read(function: Callable[..., Any]) -> dict[str, str]:
             waiting += [*vars(kind).items(), *(getattr(value, "__dict__", {}).items())]
     # A number that the code itself changes is a count of what it has seen.
     fixed = [f"{name}={value}" for name, value in numbers if re.split(r"[.\[]", name)[0] not in changing]
-    hashes = {name: _of_texts(each) for name, each in {"functions": functions, "arrays": arrays}.items()}
+    hashes = {kind: of_text("".join(sorted(each))) for kind, each in (("functions", functions), ("arrays", arrays))}
     # As they are, so that an error can say which one is another: it may be the time, which is only printed.
     shown = ", ".join(sorted(fixed))
-    return hashes | {"numbers": shown if len(shown) <= _SHOWN else _of_texts(fixed)}
-
-
-def _of_texts(texts: list[str]) -> str:
-    return hashlib.sha256("".join(sorted(texts)).encode()).hexdigest()[:16]
+    return hashes | {"numbers": shown if len(shown) <= _SHOWN else of_text(shown)}
 
 
 def _is_whole_array(value: Any) -> bool:

@@ -41,13 +41,15 @@ class Store:
         """Whether something was written under that name."""
         return self._path(name, "json").exists()
 
-    def forget(self, name: str) -> None:
-        """What was written under that name is of no use."""
-        self._path(name, "json").unlink(missing_ok=True)
+    def check(self, settings: dict[str, Any], unused: bool = False) -> None:
+        """Keep the settings, or say which of them are not those that the folder's runs were made with.
 
-    def check(self, settings: dict[str, Any]) -> None:
-        """Keep the settings, or say which of them are not those that the folder's runs were made with."""
-        before = self.settings()
+        Args:
+          settings: by name.
+          unused: whether nothing was made yet with the settings that stand there: these are in place of all of them.
+        """
+        stored = self.settings()
+        before = {} if unused else stored
         changed = [name for name in settings if name in before and before[name] != settings[name]]
         if changed:
             lines = "".join(f"\n  {name}: was {before[name]}, is {settings[name]}" for name in changed)
@@ -55,7 +57,7 @@ class Store:
                 f"the comparison in {self._folder} was started with other settings:{lines}\nName an empty folder "
                 "for the new comparison (output), or go back to what it was."
             )
-        if before | settings != before:
+        if before | settings != stored:
             self.write("settings", before | settings)
 
     def read(self, name: str, made: Callable[[Any], Any] = lambda content: content) -> Any:

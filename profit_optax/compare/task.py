@@ -25,8 +25,7 @@ class Task:
       batches: `batches(seed)`, an iterable of batches of the new task, one for each gradient: pytrees of what NumPy can
         read, such as the batches of PyTorch, Grain and TFDS loaders. One that ends is started anew, and an incomplete
         last batch is left out. The same seed must give the same batches, whatever has shuffled before: make the loader
-        with a generator of that seed. Or a pytree of arrays [examples, ...], which
-        is shuffled anew in every epoch.
+        with a generator of that seed. Or a pytree of arrays [examples, ...], which is shuffled anew in every epoch.
       evaluate: `evaluate(params)`, a dictionary with the scores "old" and "new", and others if you like; more is
         better. Any Python: it is not traced, and may call another program. Score held-out examples.
       has_aux: whether `loss` returns a pair.

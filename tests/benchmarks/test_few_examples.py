@@ -128,10 +128,11 @@ def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monk
     for name, found in (("load", Pretrained(cifar_toy.linear_params(10), {})), ("cifar10", TEN), ("cifar100", HUNDRED)):
         monkeypatch.setattr(vision, name, lambda path, found=found: found)
     arguments = ["vision", "--data", "there", "--weights", "there", "--quick", "--task", kind, "--gradients", "200"]
-    arguments += ["--output", str(tmp_path)]
+    arguments += ["--rates", "2e-3", "--output", str(tmp_path)]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "vision.md").read_text(encoding="utf-8")
+    assert "out of 2e-3 (" in text
     methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
     # PROFIT stands beside what takes as many steps, too.
     assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == [*methods, *more, "PROFIT"]

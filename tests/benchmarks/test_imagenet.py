@@ -203,14 +203,14 @@ def test_the_command_reports_both_scores_of_every_method(tmp_path, monkeypatch):
     for name, found in (("load", toy), ("cifar10", TEN), ("cifar100", HUNDRED)):
         monkeypatch.setattr(experiment, name, lambda path, name=name, found=found: read.update({name: path}) or found)
     arguments = ("--data", "there", "--weights", "weights", "--quick", "--task", "rotated", "--gradients", 200)
-    result = invoke("imagenet", *arguments, "--output", tmp_path)
+    result = invoke("imagenet", *arguments, "--rates", "2e-3", "--output", tmp_path)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "imagenet.md").read_text(encoding="utf-8")
     methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
     methods += ["head only", "PROFIT, no warm-up"]
     # PROFIT stands beside what takes as many steps, too.
     assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == [*methods, "PROFIT"]
-    assert re.search(r"^\| head only \| 1e-2 \|", text, re.MULTILINE)
+    assert re.search(r"^\| head only \| 2e-2 \|", text, re.MULTILINE)
     assert f"scaled to {SIDE} pixels" in text
     assert read == {"load": Path("weights"), "cifar10": Path("there"), "cifar100": Path("there")}
 

@@ -164,10 +164,11 @@ def test_the_command_reports_perplexities_of_the_methods_that_are_asked_for(tmp_
     for name, text in (("new", "abcd" * 200), ("old", "hgfe" * 200)):
         (tmp_path / name).write_text(text)
     texts = ("--new", tmp_path / "new", "--old", tmp_path / "old", "--weights", tmp_path / "none")
-    options = ("--quick", "--gradients", 12, "--methods", "one line,AdamW")
+    options = ("--quick", "--gradients", 12, "--rates", "2e-3", "--methods", "one line,AdamW")
     result = invoke("language", *texts, *options, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "language.md").read_text(encoding="utf-8")
+    assert page.count("out of 2e-3, of equals") == 2
     ends = {}
     for kind in ("adapters", "full"):
         _, own = page.split(f"## new, {kind}\n")

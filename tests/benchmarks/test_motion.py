@@ -145,10 +145,11 @@ def test_the_command_reports_errors_and_keeps_the_old_model(tmp_path, monkeypatc
     monkeypatch.setattr(task_module, "Forecaster", Straight)
     write_windows(tmp_path / "windows.npz", 400)
     arguments = ["motion", "--data", str(tmp_path / "windows.npz"), "--task", "pedestrians", "--quick"]
-    arguments += ["--output", str(tmp_path / "out")]
+    arguments += ["--rates", "2e-3", "--output", str(tmp_path / "out")]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
     text = (tmp_path / "out" / "motion.md").read_text(encoding="utf-8")
+    assert "out of 2e-3 (" in text
     methods = ["AdamW", "AdamW x4", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
     methods += ["head only", "AdamW, encoder frozen", "PROFIT, encoder frozen"]
     # PROFIT stands beside what takes as many steps, too.

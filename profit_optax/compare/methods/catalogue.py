@@ -68,11 +68,7 @@ def _made(method: str | Method) -> Method:
     if isinstance(method, Method):
         return method
     if not isinstance(method, str):
-        what = (
-            "call it"
-            if callable(method) and not isinstance(method, tuple)
-            else "from_optimizer(name, lambda rate: ...)"
-        )
+        what = "call it" if callable(method) else "from_optimizer(name, lambda rate: ...)"
         raise ValueError(f"methods must be names or Methods, got {type(method).__name__}. Make one of it: {what}.")
     if method not in METHODS:
         raise ValueError(f"methods must be of {', '.join(METHODS)}, or a Method, got {method!r}.")
