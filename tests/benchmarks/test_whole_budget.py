@@ -99,7 +99,13 @@ def test_head_only_moves_nothing_but_the_head():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda part: arms.on_part(arms.adamw(), part), lambda part: arms.profit(1, 10.0, part=part)]
+    "make",
+    [
+        lambda part: arms.on_part(arms.adamw(), part),
+        lambda part: arms.profit(1, 10.0, part=part),
+        lambda part: arms.lookahead(part),
+        lambda part: arms.l2_sp(part=part),
+    ],
 )
 def test_a_part_moves_alone(make):
     params, _ = ends(make(lambda params: {"backbone": True, "head": False}), make_task(), 10)

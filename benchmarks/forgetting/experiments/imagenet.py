@@ -25,7 +25,7 @@ from benchmarks.forgetting.tasks.imagenet.task import GROUPS, KINDS, few_example
 from benchmarks.forgetting.tasks.imagenet.weights import load, packaged
 from profit_optax import compare
 
-FULL = Size(Sizes(batch=16), (1e-4, 3e-4), gradients=128, evaluations=1)
+FULL = Size(Sizes(batch=16), (1e-4, 3e-4, 1e-3), gradients=128, evaluations=6)
 
 
 def run(

@@ -31,10 +31,7 @@ FULL = Size(Sizes(), (1e-3, 3e-3, 1e-2), gradients=40, evaluations=4)
 # What is trained: adapters, or the model's own weights, which want lower rates.
 TASKS = {"adapters": FULL, "full": FULL._replace(rates=(3e-5, 1e-4, 3e-4))}
 QUICK = Size(Sizes(length=8, batch=2, scored=4, rank=2), (1e-3,), gradients=4, evaluations=4)
-METHODS = {
-    "adapters": [arms.adamw(), arms.adamw_more(2), arms.profit(1, RATIO), arms.one_line(), arms.halfway()],
-    "full": arms.usual(fresh_head=False, ratio=RATIO),
-}
+METHODS = arms.usual(fresh_head=False, ratio=RATIO)
 
 
 def run(
@@ -62,7 +59,7 @@ def run(
         tuning_task, task = (
             language(names[0], model, before, after, size.task, tuning, kind == "full") for tuning in (True, False)
         )
-        return tuning_task, task, Plan.of(job, size, METHODS[kind], ["AdamW"])
+        return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW"])
 
     run_tasks(job, made, lambda outcomes, about: markdown(outcomes, names, about))
 
@@ -86,4 +83,4 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], names: Sequence[str],
     return page("A language model that learns one kind of text", about, *text)
 
 
-EXPERIMENT = experiment("language", run, TASKS, METHODS["full"], seeds=(3, 2))
+EXPERIMENT = experiment("language", run, TASKS, METHODS, seeds=(3, 2))

@@ -45,12 +45,11 @@ OF_PAPER = (
 # Tasks beside which that stands.
 LIKE_PAPER = ("classes", "hundred")
 
-# Scored at the end alone, which takes as long as much training.
-FULL = Size(Sizes(), (3e-4, 1e-3, 3e-3), gradients=160, evaluations=1)
+FULL = Size(Sizes(), (3e-4, 1e-3, 3e-3), gradients=160, evaluations=8)
 # Of tasks that have their own, in full and with --quick.
 SIZES = {
     "hundred": (
-        Size(Sizes(examples=40_000, test=2000), (3e-4, 1e-3), gradients=640, evaluations=1),
+        Size(Sizes(examples=40_000, test=2000), (1e-4, 3e-4, 1e-3), gradients=640, evaluations=8),
         QUICK._replace(task=QUICK.task._replace(examples=200)),
     )
 }

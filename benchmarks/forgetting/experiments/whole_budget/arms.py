@@ -46,14 +46,12 @@ def usual(fresh_head: bool, ratio: float, part: Part | None = None) -> list[Meth
     Args:
       fresh_head: whether there is a head to train alone, and to leave out of a pull to the start.
       ratio: the main rate over the reference rate.
-      part: what is trained; None for everything. Of a part, only what is of use on one is compared.
+      part: what is trained; None for everything.
     """
     ours = profit(1, ratio, part=part)
-    plain = [adamw(), adamw_more(ours.gradients), one_line()]
-    baseline, more, line = plain if part is None else [on_part(method, part) for method in plain]
-    methods = [baseline, more, ours, line]
-    if part is None:
-        methods += [sgd(), lookahead(), l2_sp(fresh_head), halfway()]
+    plain = [adamw(), adamw_more(ours.gradients), one_line(), sgd()]
+    baseline, more, line, descent = plain if part is None else [on_part(method, part) for method in plain]
+    methods = [baseline, more, ours, line, descent, lookahead(part), l2_sp(fresh_head, part), halfway()]
     return methods + [head_only(HEAD_FACTOR)] * fresh_head
 
 
@@ -97,7 +95,7 @@ def sgd() -> Method:
     return Method("SGD", lambda setting: optax.sgd(cosine(setting), MOMENTUM), rate_factor=SGD_FACTOR)
 
 
-def l2_sp(fresh_head: bool = False) -> Method:
+def l2_sp(fresh_head: bool = False, part: Part | None = None) -> Method:
     """AdamW with a pull to the start, but for a head that is fresh: then it needs `Task.head`."""
 
     def optimizer(setting: Setting) -> Any:
@@ -105,7 +103,7 @@ def l2_sp(fresh_head: bool = False) -> Method:
         if fresh_head:
             head = setting.task.head
             pull = optax.masked(pull, lambda params: jax.tree.map(lambda inside: not inside, in_head(head, params)))
-        return optax.chain(pull, optax.adamw(cosine(setting)))
+        return optax.chain(pull, _of_part(optax.adamw(cosine(setting)), part))
 
     return Method(f"L2-SP {PULL:g}", optimizer, needs=("head",) if fresh_head else ())
 
@@ -124,11 +122,12 @@ def on_part(method: Method, part: Part) -> Method:
     return dataclasses.replace(method, optimizer=lambda setting: _of_part(method.optimizer(setting), part))
 
 
-def lookahead() -> Method:
+def lookahead(part: Part | None = None) -> Method:
     """Lookahead around AdamW."""
 
     def optimizer(setting: Setting) -> Any:
-        return lookahead_method.fast_and_slow(optax.adamw(cosine(setting)), SYNC_PERIOD, SLOW_STEP_SIZE)
+        fast = _of_part(optax.adamw(cosine(setting)), part)
+        return lookahead_method.fast_and_slow(fast, SYNC_PERIOD, SLOW_STEP_SIZE)
 
     return Method("Lookahead", optimizer, eval_params=lookahead_method.slow)
 
@@ -143,7 +142,10 @@ def cosine(setting: Setting) -> optax.Schedule:
     return optax.cosine_decay_schedule(setting.rate, setting.steps)
 
 
-def _of_part(tx: optax.GradientTransformation, part: Part) -> optax.GradientTransformation:
+def _of_part(tx: optax.GradientTransformation, part: Part | None) -> optax.GradientTransformation:
+    if part is None:
+        return tx
+
     def labels(params: chex.ArrayTree) -> Any:
         return jax.tree.map(lambda inside: "trained" if inside else "kept", part(params))
 

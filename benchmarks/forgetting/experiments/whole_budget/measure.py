@@ -164,7 +164,9 @@ def measure(tuning_task: compare.Task, task: compare.Task, plan: Plan, output: P
     whole, tried = _at_best(tuning_task, task, plan.methods, budget, plan, output / "whole", plan.ablations)
     if not plan.fewer:
         return Outcome(whole, None, tried, {})
-    fewer, tried_fewer = _at_best(tuning_task, task, plan.fewer, plan.fewer_gradients, plan, output / "fewer")
+    # Of these the end alone is shown.
+    at_end = plan._replace(size=plan.size._replace(evaluations=1))
+    fewer, tried_fewer = _at_best(tuning_task, task, plan.fewer, plan.fewer_gradients, at_end, output / "fewer")
     return Outcome(whole, fewer, tried, tried_fewer)
 
 
