@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 from benchmarks.forgetting.experiments import vision
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Plan, Size, measure
+from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Plan, Size, best, measure
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
 from profit_optax import compare, orthogonalize
 from profit_optax.compare import Setting, comparison
@@ -155,7 +156,7 @@ def test_each_method_is_reported_at_the_rate_that_was_best_in_tuning(outcome):
     for curve in outcome.whole.curves:
         if curve.along == "steps":
             finals = outcome.tried[curve.method]
-            assert curve.rate == max(finals, key=finals.get)
+            assert curve.rate == max(finals, key=lambda rate: finals[rate].new)
             assert len(finals) == 3
     rates = {curve.method: curve.rate for curve in outcome.whole.curves}
     assert rates["WiSE-FT 0.5 of AdamW"] == rates["AdamW"]
@@ -177,7 +178,7 @@ def test_an_ablation_takes_the_rate_of_profit_which_is_tuned_even_where_it_is_no
     assert [*outcome.tried] == ["AdamW", "PROFIT"]
     adamw, ablation = outcome.whole.curves
     assert (ablation.method, ablation.positions[-1]) == ("PROFIT, n_ref 3", 10)
-    assert ablation.rate == max(outcome.tried["PROFIT"], key=outcome.tried["PROFIT"].get) != adamw.rate
+    assert ablation.rate == best(outcome.tried["PROFIT"]) != adamw.rate
     assert "At the rate of PROFIT: PROFIT, n_ref 3." in tables(outcome, few, SCORES, {})
 
 
@@ -186,11 +187,14 @@ def test_a_rate_that_is_too_high_is_below_all_others_and_lower_ones_are_tried_wh
     steep = dataclasses.replace(arms.sgd(), rate_factor=1e4)
     few = plan(methods=[arms.adamw(), steep], fewer=[], size=size)
     outcome = measure(make_task(1.5), make_task(), few, tmp_path)
-    assert [*outcome.tried["AdamW"].items()] == [(1e-2, pytest.approx(-3, abs=3)), (1e30, -np.inf)]
+    finite, failed = outcome.tried["AdamW"].items()
+    assert (finite[0], *finite[1]) == (1e-2, pytest.approx(-3, abs=3), pytest.approx(-3, abs=3))
+    assert failed == (1e30, (-np.inf, -np.inf))
     assert [*outcome.tried["SGD"]] == pytest.approx([1e1, 1e2, 1e34])
-    assert [np.isfinite(final) for final in outcome.tried["SGD"].values()] == [True, False, False]
+    assert [np.isfinite(final.new) for final in outcome.tried["SGD"].values()] == [True, False, False]
     assert outcome.whole.curves[1].rate == pytest.approx(10.0)
     text = tables(outcome, few, SCORES, {})
+    assert re.search(r"^\| AdamW \| \*\*1e-2: [\d.]+\*\* \| 1e\+30: not finite \|  \|$", text, re.MULTILINE)
     assert "Not finite, and so below all others: AdamW at 1e+30, SGD at 1e+2, SGD at 1" in text
     assert "Where none was finite, 0.1 and then 0.01 of the lowest rate was tried." in text
     # Nor are they run again.
@@ -214,7 +218,7 @@ def test_a_score_that_is_not_finite_is_one_of_a_rate_that_is_too_high(tmp_path):
 
     few = plan(methods=[arms.adamw()], fewer=[], size=Size(None, (1e-2, 1e3), gradients=20, evaluations=1))
     outcome = measure(dataclasses.replace(task, evaluate=evaluate), make_task(), few, tmp_path)
-    assert [np.isfinite(final) for final in outcome.tried["AdamW"].values()] == [True, False]
+    assert [np.isfinite(final.new) for final in outcome.tried["AdamW"].values()] == [True, False]
 
 
 def test_nothing_is_advised_where_runs_are_scored_at_their_end_alone(tmp_path):
@@ -258,6 +262,18 @@ def test_tables_have_ends_paired_differences_and_the_papers_figures(outcome):
     assert f"| {gaps.mean():+.3f} ± {spread * abs(gaps[0] - gaps[1]):.3f} |" in line
     assert line.endswith("| as published |")
     assert f"new error {-outcome.whole.about['start']['new']:.3f}" in text
+
+
+def test_tuning_is_shown_with_what_it_kept_of_the_old_task_at_each_rate(outcome):
+    text = tables(outcome, plan(), [*SCORES, Score("old error", "old", scale=-1, places=2)], {})
+    head, _, *lines = text.split("### Tuning: one seed")[1].strip().split("\n\n")[0].splitlines()
+    assert head.startswith("| method | rate: new error, old error |")
+    assert [line.split(" | ")[0] for line in lines] == ["| AdamW", "| PROFIT", "| SGD"]
+    finals = outcome.tried["AdamW"]
+    cells = [f"{rate:.0e}: {-final.new:.3f}, {-final.old:.2f}".replace("e-0", "e-") for rate, final in finals.items()]
+    picked = [*finals].index(best(finals))
+    cells[picked] = f"**{cells[picked]}**"
+    assert lines[0] == f"| AdamW | {' | '.join(cells)} |"
 
 
 def test_profit_stands_beside_what_takes_as_many_steps_and_where_it_ends_all_are_compared(outcome):

@@ -85,20 +85,37 @@ class Plan(NamedTuple):
         return self.size.gradients // self.steps_of.gradients
 
 
+class Final(NamedTuple):
+    """Scores at the end of a run in tuning; -inf where it was not finite.
+
+    Attributes:
+      new: on what is held out of the new task.
+      old: on the old one.
+    """
+
+    new: float
+    old: float
+
+
+_NOT_FINITE = Final(-np.inf, -np.inf)
+# By rate, in increasing order.
+Finals = dict[float, Final]
+
+
 class Outcome(NamedTuple):
     """What became of a plan.
 
     Attributes:
       whole: all methods at the whole budget, each at its rate.
       fewer: some of them at as many steps as PROFIT takes; None for none.
-      tried: final new scores in tuning, by method, and by rate in increasing order.
+      tried: what stood at the end in tuning, by method.
       tried_fewer: the same for `fewer`.
     """
 
     whole: Comparison
     fewer: Comparison | None
-    tried: dict[str, dict[float, float]]
-    tried_fewer: dict[str, dict[float, float]]
+    tried: dict[str, Finals]
+    tried_fewer: dict[str, Finals]
 
 
 def method_of(name: str) -> Method:
@@ -178,29 +195,29 @@ def _at_best(
     plan: Plan,
     output: Path,
     ablations: Sequence[Method] = (),
-) -> tuple[Comparison, dict[str, dict[float, float]]]:
+) -> tuple[Comparison, dict[str, Finals]]:
     of_ablations = [plan.steps_of] if ablations and plan.steps_of not in methods else []
     tuned = [*(method for method in methods if not method.points), *of_ablations]
     tried = _tuned(tuning_task, tuned, plan.size.rates, gradients, output / "tuning")
     # A comparison has its rates for all methods: here it has the rate 1, and each method its own as a factor.
     at_best = [
-        method if method.points else dataclasses.replace(method, rate_factor=_best(tried[method.name]))
+        method if method.points else dataclasses.replace(method, rate_factor=best(tried[method.name]))
         for method in methods
-    ] + [dataclasses.replace(method, rate_factor=_best(tried[plan.steps_of.name])) for method in ablations]
+    ] + [dataclasses.replace(method, rate_factor=best(tried[plan.steps_of.name])) for method in ablations]
     return _compared(task, at_best, [1.0], gradients, plan.seeds, plan.size.evaluations, output / "reported"), tried
 
 
 def _tuned(
     task: compare.Task, methods: Sequence[Method], rates: Sequence[float], gradients: int, output: Path
-) -> dict[str, dict[float, float]]:
-    """The new score at the end, by method, and by rate in increasing order.
+) -> dict[str, Finals]:
+    """What stands at the end, by method.
 
     A run that is not finite is below all others, and is not tried again. Where a method has no finite run, lower rates
     are tried.
     """
     kept = output / "not_finite.json"
     failed = [tuple(each) for each in json.loads(kept.read_text())] if kept.exists() else []
-    found: dict[str, dict[float, float]] = {method.name: {} for method in methods}
+    found: dict[str, Finals] = {method.name: {} for method in methods}
 
     def finite(methods: Sequence[Method], rates: Sequence[float]) -> bool:
         try:
@@ -210,7 +227,7 @@ def _tuned(
             write_json(kept, failed)
             return False
         for curve in result.curves:
-            found[curve.method][curve.rate] = float(curve.new[0, -1])
+            found[curve.method][curve.rate] = Final(float(curve.new[0, -1]), float(curve.old[0, -1]))
         return True
 
     def some_finite(method: Method, rates: Sequence[float]) -> bool:
@@ -230,7 +247,7 @@ def _tuned(
                 )
         for name, rate in failed:
             if name in found:
-                found[name][rate] = -np.inf
+                found[name][rate] = _NOT_FINITE
     return {name: dict(sorted(finals.items())) for name, finals in found.items()}
 
 
@@ -262,5 +279,6 @@ def _compared(
     return result
 
 
-def _best(finals: dict[float, float]) -> float:
-    return max(finals, key=lambda rate: finals[rate])
+def best(finals: Finals) -> float:
+    """The rate with the best new score, of equals the lowest."""
+    return max(finals, key=lambda rate: finals[rate].new)

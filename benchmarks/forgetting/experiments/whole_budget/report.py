@@ -7,7 +7,15 @@ import numpy as np
 
 from benchmarks.commands import markdown_table
 from benchmarks.forgetting.experiments.whole_budget import arms
-from benchmarks.forgetting.experiments.whole_budget.measure import LOWER, TUNING_SEED, Outcome, Plan
+from benchmarks.forgetting.experiments.whole_budget.measure import (
+    LOWER,
+    TUNING_SEED,
+    Final,
+    Finals,
+    Outcome,
+    Plan,
+    best,
+)
 from profit_optax.compare import Comparison, Curve, Interval
 from profit_optax.compare.formats import short_rate
 from profit_optax.compare.report import as_text, table
@@ -57,7 +65,7 @@ def protocol(plan: Plan, batches: str, ratio: float, n_ref: int = 1, like: str =
 
 
 def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping[str, str]) -> str:
-    """The whole budget, as many steps as PROFIT takes, old at equal new where there are curves, how rates were picked.
+    """The whole budget, as many steps as PROFIT takes, old at equal new where there are curves, and the tuning.
 
     Args:
       outcome: what was measured.
@@ -80,7 +88,7 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
         ]
     if plan.size.evaluations > 1:
         text += ["### Old at equal new", _block(outcome.whole.table()), *_where_it_ends(outcome.whole, plan)]
-    text.append(_picked(outcome, plan))
+    text += ["### Tuning: one seed", _tuning(outcome.tried, scores), _picked(outcome, plan)]
     return "\n\n".join(text)
 
 
@@ -138,6 +146,25 @@ def _number(value: float, score: Score) -> str:
     return f"{score.scale * value:.{score.places}f}"
 
 
+def _tuning(tried: dict[str, Finals], scores: Sequence[Score]) -> str:
+    """What both tasks came to at each rate, so that a lower rate can be told from another method."""
+    shown = [score for score in scores if score.name in Final._fields]
+    columns = max(len(finals) for finals in tried.values())
+
+    def cell(rate: float, final: Final, picked: bool) -> str:
+        if final.new == -np.inf:
+            return f"{short_rate(rate)}: not finite"
+        text = f"{short_rate(rate)}: " + ", ".join(_number(getattr(final, score.name), score) for score in shown)
+        return f"**{text}**" if picked else text
+
+    lines = []
+    for method, finals in tried.items():
+        cells = [cell(rate, final, rate == best(finals)) for rate, final in finals.items()]
+        lines.append([method, *cells, *[""] * (columns - len(cells))])
+    head = ["method", f"rate: {', '.join(score.title for score in shown)}", *[""] * (columns - 1)]
+    return "\n".join(markdown_table([head, *lines]))
+
+
 def _picked(outcome: Outcome, plan: Plan) -> str:
     """How rates were picked, which were not finite, and which picks lie at an edge of what was tried."""
     factors = ", ".join(f"{each.name} times {each.rate_factor:g}" for each in plan.methods if each.rate_factor != 1)
@@ -145,12 +172,12 @@ def _picked(outcome: Outcome, plan: Plan) -> str:
     edges, failed, lower = [], [], False
     for where, tried in (("", outcome.tried), (" at fewer gradients", outcome.tried_fewer)):
         for method, finals in tried.items():
-            best = max(finals, key=lambda rate: finals[rate])
-            if best in (min(finals), max(finals)) and len(plan.size.rates) > 1:
+            picked = best(finals)
+            if picked in (min(finals), max(finals)) and len(plan.size.rates) > 1:
                 edges.append(
-                    f"{method} ({short_rate(best)}, the {'lowest' if best == min(finals) else 'highest'}{where})"
+                    f"{method} ({short_rate(picked)}, the {'lowest' if picked == min(finals) else 'highest'}{where})"
                 )
-            failed += [f"{method} at {short_rate(rate)}{where}" for rate in finals if finals[rate] == -np.inf]
+            failed += [f"{method} at {short_rate(rate)}{where}" for rate in finals if finals[rate].new == -np.inf]
             lower |= len(finals) > len(plan.size.rates)
     rates = ", ".join(short_rate(rate) for rate in plan.size.rates)
     text = (
