@@ -34,7 +34,8 @@ def page(title: str, about: Mapping[str, Any], *sections: str) -> str:
     """A report: what it is of, with which command, versions and machine it was made, and its sections."""
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     seconds = f"{about['wall_seconds']:.0f} s, without what it found done already"
-    made_with = f"`{about['command']}`; {seconds}; {versions}; {about['machine']}."
+    memory = f"; {about['peak_gib']:.1f} GiB at the peak" if about.get("peak_gib") else ""
+    made_with = f"`{about['command']}`; {seconds}{memory}; {versions}; {about['machine']}."
     note = ["**A quick run shows that everything works. Its numbers mean nothing.**"] if about["quick"] else []
     return "\n\n".join([f"# {title}", *note, made_with, *sections]) + "\n"
 

@@ -27,6 +27,8 @@ from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_toy import HUNDRED, SIZES, TEN
 from tests.benchmarks.public_weights import random_weights
 
+SLOWER = "AdamW, a third of the rate"
+
 
 @pytest.fixture(scope="module")
 def network(tmp_path_factory):
@@ -121,13 +123,14 @@ def test_adapters_change_nothing_at_first_and_are_all_that_learns_beside_the_hea
 @pytest.mark.parametrize(
     ("kind", "more"),
     [
-        ("classes", ["head only"]),
-        ("rotated", []),
-        ("hundred", ["head only", "PROFIT, ratio 10", "PROFIT, ratio 100", "PROFIT, no warm-up"]),
+        ("classes", ["head only", SLOWER]),
+        ("rotated", [SLOWER]),
+        ("hundred", ["head only", SLOWER, "PROFIT, ratio 10", "PROFIT, ratio 100", "PROFIT, no warm-up"]),
     ],
 )
 def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monkeypatch, kind, more):
-    monkeypatch.setattr(few_examples_module, "logits", lambda params, _, images: cifar_toy.linear(params, images))
+    for module in (few_examples_module, vision):
+        monkeypatch.setattr(module, "logits", lambda params, _, images: cifar_toy.linear(params, images))
     for name, found in (("load", Pretrained(cifar_toy.linear_params(10), {})), ("cifar10", TEN), ("cifar100", HUNDRED)):
         monkeypatch.setattr(vision, name, lambda path, found=found: found)
     arguments = ["vision", "--data", "there", "--weights", "there", "--quick", "--task", kind, "--gradients", "200"]
@@ -136,6 +139,8 @@ def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monk
     assert result.exit_code == 0, result.output
     text = (tmp_path / "vision.md").read_text(encoding="utf-8")
     assert "out of 2e-3 (" in text
+    # Whose head is of zeros says the first class of all.
+    assert f"right on {np.mean(TEN.test.labels == 0):.2%} of CIFAR-10's {len(TEN.test.labels)} test images" in text
     methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
     # PROFIT stands beside what takes as many steps, too.
     assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == [*methods, *more, "PROFIT"]

@@ -207,7 +207,7 @@ def test_the_command_reports_both_scores_of_every_method(tmp_path, monkeypatch):
     assert result.exit_code == 0, result.output
     text = (tmp_path / "imagenet.md").read_text(encoding="utf-8")
     methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
-    methods += ["head only", "PROFIT, no warm-up"]
+    methods += ["head only", "AdamW, a third of the rate", "PROFIT, no warm-up"]
     # PROFIT stands beside what takes as many steps, too.
     assert re.findall(r"^\| ([^|]+) \|.* 200 \|", text, re.MULTILINE) == [*methods, "PROFIT"]
     assert re.search(r"^\| head only \| 2e-2 \|", text, re.MULTILINE)

@@ -87,9 +87,11 @@ def moved(adapters):
     return jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(1), x.shape), adapters)
 
 
+OLD, NEW = (windows(np.random.default_rng(seed).integers(0, 11, 700), SIZES.length) for seed in (0, 1))
+
+
 def task(tuning=False, full=False):
-    old, new = (windows(np.random.default_rng(seed).integers(0, 11, 700), SIZES.length) for seed in (0, 1))
-    return language("a text", model(), old, new, SIZES, tuning, full), new
+    return language("a text", model(), OLD, NEW, SIZES, tuning, full), NEW
 
 
 @pytest.mark.parametrize("change", [lambda adapters: adapters, moved])
@@ -128,11 +130,17 @@ def test_in_full_the_models_own_weights_learn_and_are_what_is_scored():
 def test_scores_are_perplexities_of_windows_behind_those_that_are_trained_on():
     (made, new), (tuned, _) = task(), task(tuning=True)
     adapters = moved(made.params)
-    for each, part in ((made, new.test), (tuned, new.held_out)):
+
+    def score(part):
         chosen = spread(part, SIZES.scored)
         outputs = logits(SHAPE, model().params, adapters, chosen[:, :-1])
         logs = np.take_along_axis(np.asarray(jax.nn.log_softmax(outputs)), chosen[:, 1:, None], axis=-1)
-        assert each.evaluate(adapters)["new"] == pytest.approx(-np.exp(-logs.mean()), rel=1e-4)
+        return -np.exp(-logs.mean())
+
+    for each, part, old in ((made, new.test, OLD.test), (tuned, new.held_out, OLD.held_out)):
+        expected = {"new": score(part), "old": score(old)}
+        assert abs(expected["new"] - expected["old"]) > 1e-2
+        assert each.evaluate(adapters) == pytest.approx(expected, rel=1e-4)
 
 
 def test_batches_are_of_the_training_part_in_an_order_of_the_seed():

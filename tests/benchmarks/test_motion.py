@@ -124,9 +124,13 @@ def test_a_seed_trains_on_its_own_half_and_is_scored_on_other_windows():
     assert len(halves[0] & halves[1]) < 100
     scored = {who: motion("slow", task.params, old, new, RECIPE, who == "tuning") for who in ("tuning", "report")}
     network = Forecaster(RECIPE.width)
-    for who, part in (("tuning", new.held_out), ("report", new.test)):
-        expected = best_of(network.apply({"params": task.params}, part[:, :8]), part[:, 8:])
-        assert scored[who].evaluate(task.params)["new"] == pytest.approx(-float(expected.ade), rel=1e-5)
+    for who, parts in (("tuning", (new.held_out, old.held_out)), ("report", (new.test, old.test))):
+        expected = {}
+        for name, part in zip(("new", "old"), parts, strict=True):
+            errors = best_of(network.apply({"params": task.params}, part[:, :8]), part[:, 8:])
+            expected |= {name: -float(errors.ade), f"{name} fde": -float(errors.fde)}
+        assert scored[who].evaluate(task.params) == pytest.approx(expected, rel=1e-5)
+        assert len(set(expected.values())) == 4
 
 
 class Straight(nn.Module):
@@ -151,7 +155,7 @@ def test_the_command_reports_errors_and_keeps_the_old_model(tmp_path, monkeypatc
     text = (tmp_path / "out" / "motion.md").read_text(encoding="utf-8")
     assert "out of 2e-3 (" in text
     methods = ["AdamW", "AdamW x4", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]
-    methods += ["head only", "AdamW, encoder frozen", "PROFIT, encoder frozen"]
+    methods += ["head only", "AdamW, encoder frozen", "PROFIT, encoder frozen", "AdamW, a third of the rate"]
     # PROFIT stands beside what takes as many steps, too.
     assert re.findall(r"^\| ([^|]+) \|.* 40 \|", text, re.MULTILINE) == [*methods, "PROFIT"]
     old = next((tmp_path / "out").glob("old*"))

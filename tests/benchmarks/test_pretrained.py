@@ -54,7 +54,7 @@ def test_outputs_are_those_of_the_published_network(tmp_path, blocks):
 
 def test_every_number_of_the_file_is_trained_but_for_the_statistics(tmp_path):
     weights = random_weights(3)
-    np.savez(tmp_path / "weights.npz", **weights)
+    np.savez(tmp_path / "weights.npz", **{f"module.{name}": array for name, array in weights.items()})
     params, statistics = load(tmp_path / "weights.npz")
     sizes = [sum(x.size for x in jax.tree.leaves(tree)) for tree in (params, statistics)]
     running = sum(x.size for name, x in weights.items() if "running" in name)

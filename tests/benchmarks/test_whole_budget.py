@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.forgetting.experiments import vision
 from benchmarks.forgetting.experiments.whole_budget import arms
+from benchmarks.forgetting.experiments.whole_budget.arms import Ablation
 from benchmarks.forgetting.experiments.whole_budget.measure import TUNING_SEED, Plan, Size, best, measure
 from benchmarks.forgetting.experiments.whole_budget.report import Score, tables
 from profit_optax import compare, orthogonalize
@@ -99,19 +100,15 @@ def test_head_only_moves_nothing_but_the_head():
     assert params["head"] != PARAMS["head"]
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        lambda part: arms.on_part(arms.adamw(), part),
-        lambda part: arms.profit(1, 10.0, part=part),
-        lambda part: arms.lookahead(part),
-        lambda part: arms.l2_sp(part=part),
-    ],
-)
-def test_a_part_moves_alone(make):
-    params, _ = ends(make(lambda params: {"backbone": True, "head": False}), make_task(), 10)
-    assert not np.any(np.asarray(params["backbone"]) == np.asarray(PARAMS["backbone"]))
-    assert params["head"] == PARAMS["head"]
+PART = {"backbone": False, "head": True}
+ON_PART = [*arms.usual(True, 10.0, lambda params: PART), arms.adamw_slower(lambda params: PART).method]
+
+
+@pytest.mark.parametrize("method", [each for each in ON_PART if not each.points], ids=lambda method: method.name)
+def test_a_part_moves_alone(method):
+    params, _ = ends(method, make_task(), 10)
+    np.testing.assert_array_equal(params["backbone"], PARAMS["backbone"])
+    assert params["head"] != PARAMS["head"]
 
 
 def test_lookahead_is_evaluated_halfway_to_where_the_fast_weights_are_after_five_steps():
@@ -171,8 +168,8 @@ def test_the_smaller_budget_has_as_many_steps_as_profit(outcome):
 
 
 def test_an_ablation_takes_the_rate_of_profit_which_is_tuned_even_where_it_is_not_asked_for(tmp_path):
-    changed = dataclasses.replace(arms.profit(3, 10.0), name="PROFIT, n_ref 3")
     ours = dataclasses.replace(arms.profit(1, 10.0), rate_factor=0.5)
+    changed = Ablation(dataclasses.replace(arms.profit(3, 10.0), name="PROFIT, n_ref 3"), ours)
     few = plan(methods=[arms.adamw()], fewer=[], steps_of=ours, ablations=[changed])
     outcome = measure(make_task(1.5), make_task(), few, tmp_path)
     assert [*outcome.tried] == ["AdamW", "PROFIT"]
@@ -180,6 +177,16 @@ def test_an_ablation_takes_the_rate_of_profit_which_is_tuned_even_where_it_is_no
     assert (ablation.method, ablation.positions[-1]) == ("PROFIT, n_ref 3", 10)
     assert ablation.rate == best(outcome.tried["PROFIT"]) != adamw.rate
     assert "At the rate of PROFIT: PROFIT, n_ref 3." in tables(outcome, few, SCORES, {})
+
+
+def test_adamw_at_a_third_of_its_rate_is_tuned_by_nothing_else(tmp_path):
+    slower = arms.adamw_slower()
+    outcome = measure(make_task(1.5), make_task(), plan(fewer=[], ablations=[slower]), tmp_path)
+    assert [*outcome.tried] == ["AdamW", "PROFIT", "SGD"]
+    adamw, lower = (next(c for c in outcome.whole.curves if c.method == m.name) for m in (slower.of, slower.method))
+    assert lower.rate == pytest.approx(adamw.rate / 3)
+    own, plain = (ends(method, make_task(), 10)[0] for method in (slower.method, arms.adamw()))
+    jax.tree.map(np.testing.assert_array_equal, own, plain)
 
 
 def test_a_rate_that_is_too_high_is_below_all_others_and_lower_ones_are_tried_where_all_are(tmp_path, monkeypatch):
@@ -227,7 +234,11 @@ def test_nothing_is_advised_where_runs_are_scored_at_their_end_alone(tmp_path):
     assert not [*tmp_path.rglob("compare.*")]
 
 
-@pytest.mark.parametrize("changed", vision.ablations(), ids=lambda method: method.name)
+@pytest.mark.parametrize(
+    "changed",
+    [each.method for each in arms.changed_profit(vision.RATIO, (2, 5), (10.0, 100.0))],
+    ids=lambda method: method.name,
+)
 def test_an_ablation_is_not_what_it_changes(changed):
     usual = arms.profit(1, vision.RATIO)
     steps = [ends(method, make_task(), 20, rate=0.5)[1] for method in (changed, usual)]
@@ -278,17 +289,21 @@ def test_tuning_is_shown_with_what_it_kept_of_the_old_task_at_each_rate(outcome)
 
 def test_profit_stands_beside_what_takes_as_many_steps_and_where_it_ends_all_are_compared(outcome):
     text = tables(outcome, plan(), SCORES, {})
+    taken = ", ".join(f"{count:g}" for count in outcome.whole.curves[0].gradients[1:-1])
+    levels, there = text.split("### Old at equal new")[1].split("And at the new score with which PROFIT ends")
+    assert f"taken after {taken} and 40 gradients." in levels
+    assert levels.count(" AdamW ") == len(outcome.whole.levels)
     profit = next(curve for curve in outcome.whole.curves if curve.method == "PROFIT")
     alone = outcome.fewer.curves[0]
     gap = np.mean(alone.new[:, -1] - profit.new[:, -1])
     _, fewer = text.split("### As many steps as PROFIT: 20 gradients")
     line = next(line for line in fewer.splitlines() if line.startswith("| PROFIT |"))
     assert f"| {gap:+.3f} ±" in line
-    there = text.split("And where PROFIT ends:")[1].split("```")[1]
+    there = there.split("```")[1]
     (row,) = (line for line in there.splitlines() if " PROFIT " in line)
     assert "not reached" not in row
     assert f"{profit.new[:, -1].min():.4g}" in there
     # Nothing is compared at a level below the start.
     sunk = [curve._replace(new=curve.new - 100) if curve is profit else curve for curve in outcome.whole.curves]
     whole = dataclasses.replace(outcome.whole, curves=sunk)
-    assert "where PROFIT ends" not in tables(outcome._replace(whole=whole), plan(), SCORES, {})
+    assert "with which PROFIT ends" not in tables(outcome._replace(whole=whole), plan(), SCORES, {})

@@ -32,6 +32,7 @@ FULL = Size(Sizes(), (1e-3, 3e-3, 1e-2), gradients=40, evaluations=4)
 TASKS = {"adapters": FULL, "full": FULL._replace(rates=(3e-5, 1e-4, 3e-4))}
 QUICK = Size(Sizes(length=8, batch=2, scored=4, rank=2), (1e-3,), gradients=4, evaluations=4)
 METHODS = arms.usual(fresh_head=False, ratio=RATIO)
+ABLATIONS = [arms.adamw_slower()]
 
 
 def run(
@@ -59,7 +60,7 @@ def run(
         tuning_task, task = (
             language(names[0], model, before, after, size.task, tuning, kind == "full") for tuning in (True, False)
         )
-        return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW"])
+        return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW"], ABLATIONS)
 
     run_tasks(job, made, lambda outcomes, about: markdown(outcomes, names, about))
 
@@ -83,4 +84,4 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], names: Sequence[str],
     return page("A language model that learns one kind of text", about, *text)
 
 
-EXPERIMENT = experiment("language", run, TASKS, METHODS, seeds=(3, 2))
+EXPERIMENT = experiment("language", run, TASKS, [*METHODS, *(each.method for each in ABLATIONS)], seeds=(3, 2))

@@ -44,7 +44,7 @@ QUICK = Size(Recipe(steps=20, batch=8, width=8), (1e-3,), gradients=40, evaluati
 
 def run(
     job: Job,
-    data: Annotated[Path, typer.Option(help="windows.npz: trajectories as benchmarks/forgetting/tasks/motion has it.")],
+    data: Annotated[Path, typer.Option(help="windows.npz, in the format that tasks/motion/windows.py describes.")],
     gradients: Annotated[int | None, budget(FULL.gradients, QUICK.gradients, least=40)] = None,
     rates: Annotated[Any, rates_option()] = None,
 ) -> None:
@@ -61,7 +61,7 @@ def run(
             path = job.output / f"old {who} {recipe.steps} {recipe.width}.msgpack"
             params = kept(path, lambda: train_old(old, recipe, lambda steps: bar(path.stem, steps)))
         tuning_task, task = (motion(new, params, old, windows[new], recipe, tuning) for tuning in (True, False))
-        return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW", "one line"])
+        return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW", "one line"], ABLATIONS)
 
     run_tasks(job, made, lambda outcomes, about: markdown(outcomes, windows, recipe, about))
 
@@ -110,4 +110,5 @@ METHODS = [
     *(dataclasses.replace(method, name=f"{method.name}, encoder frozen") for method in _DECODER),
 ]
 
-EXPERIMENT = experiment("motion", run, DIRECTIONS, METHODS, seeds=(5, 2))
+ABLATIONS = [arms.adamw_slower()]
+EXPERIMENT = experiment("motion", run, DIRECTIONS, [*METHODS, *(each.method for each in ABLATIONS)], seeds=(5, 2))

@@ -1,15 +1,17 @@
 """A converged network of CIFAR-10 and something new for it (beside the paper's Tables 2, 3, 8, 9 and 13)."""
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import jax
+import numpy as np
 import typer
 
 from benchmarks.forgetting.command import Job
 from benchmarks.forgetting.experiments.cifar.report import PAPER as RESNET18
 from benchmarks.forgetting.experiments.whole_budget import arms
+from benchmarks.forgetting.experiments.whole_budget.arms import Ablation
 from benchmarks.forgetting.experiments.whole_budget.images import QUICK, RATIO, section
 from benchmarks.forgetting.experiments.whole_budget.measure import (
     Outcome,
@@ -21,9 +23,9 @@ from benchmarks.forgetting.experiments.whole_budget.measure import (
     run_tasks,
 )
 from benchmarks.forgetting.report import page
-from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
+from benchmarks.forgetting.tasks.cifar.archives import Images, cifar10, cifar100
 from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Kind, Sizes, few_examples, head_and_adapters
-from benchmarks.forgetting.tasks.cifar.pretrained import load
+from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, load, logits
 from profit_optax import compare
 
 # The paper's ResNet-18 from CIFAR-10 to all of CIFAR-100 (Tables 2, 8 and 9), by what it is called there and here.
@@ -59,7 +61,7 @@ BUDGETS = ", for ".join([str(FULL.gradients), *(f"{kind} {full.gradients}" for k
 def run(
     job: Job,
     data: Annotated[Path, typer.Option(help="Folder that holds the public archives of CIFAR, unpacked.")],
-    weights: Annotated[Path, typer.Option(help="resnet20.npz: arrays of akamaster/pytorch_resnet_cifar10.")],
+    weights: Annotated[Path, typer.Option(help="resnet20.npz, as tasks/cifar/pretrained.py makes it.")],
     gradients: Annotated[int | None, budget(BUDGETS, QUICK.gradients, least=20)] = None,
     rates: Annotated[Any, rates_option()] = None,
 ) -> None:
@@ -68,35 +70,46 @@ def run(
     What is done already is not done again: for that, remove the output folder.
     """
     network, ten, hundred = load(weights), cifar10(data), cifar100(data)
+    right = accuracy(network, ten.test)
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
         size = SIZES.get(kind, (FULL, QUICK))[job.quick].of(gradients, rates)
         tuning_task, task = (few_examples(kind, network, ten, hundred, size.task, tuning) for tuning in (True, False))
-        changed = ablations() if kind == "hundred" else []
-        return tuning_task, task, Plan.of(job, size, methods_for(KINDS[kind]), ["AdamW", "one line"], changed)
+        methods, others = methods_for(KINDS[kind]), ablations(kind)
+        return tuning_task, task, Plan.of(job, size, methods, ["AdamW", "one line"], others)
 
-    run_tasks(job, made, markdown)
+    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, right, len(ten.test.labels), about))
+
+
+def accuracy(network: Pretrained, images: Images, chunk: int = 500) -> float:
+    """Of the network as it was loaded, which tells whether the weights are right."""
+    outputs = jax.jit(logits)
+    parts = [outputs(*network, images.pixels[i : i + chunk]) for i in range(0, len(images.labels), chunk)]
+    return float(np.mean(np.argmax(np.concatenate(parts), axis=-1) == images.labels))
 
 
 def methods_for(kind: Kind) -> list[compare.Method]:
     """What is run on a task."""
-    return arms.usual(kind.fresh_head, RATIO, head_and_adapters if kind.adapters else None)
+    return arms.usual(kind.fresh_head, RATIO, _part(kind))
 
 
-def ablations() -> list[compare.Method]:
-    """PROFIT with something else about it."""
-    changed = {f"n_ref {n_ref}": arms.profit(n_ref, RATIO) for n_ref in (2, 5)}
-    changed |= {f"ratio {ratio:g}": arms.profit(1, ratio) for ratio in (10.0, 100.0)}
-    changed["no warm-up"] = arms.profit(1, RATIO, warmup=0.0)
-    return [dataclasses.replace(method, name=f"PROFIT, {what}") for what, method in changed.items()]
+def ablations(kind: str) -> list[Ablation]:
+    """AdamW at a lower rate, and where the task is the paper's PROFIT with something else about it."""
+    slower = [arms.adamw_slower(_part(KINDS[kind]))]
+    return slower + (arms.changed_profit(RATIO, (2, 5), (10.0, 100.0)) if kind == "hundred" else [])
 
 
-def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], about: Mapping[str, Any]) -> str:
+def _part(kind: Kind) -> arms.Part | None:
+    return head_and_adapters if kind.adapters else None
+
+
+def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], right: float, images: int, about: Mapping[str, Any]) -> str:
     """The report."""
     text = [
+        f"The network as it was loaded is right on {right:.2%} of CIFAR-10's {images:,} test images.",
         "Each seed draws training examples of its own, as many of each class, which are not augmented. Normalisation"
         " keeps the running statistics of the old task. Seeds share the old model and the test images, so intervals"
-        " are of examples and order alone."
+        " are of examples and order alone.",
     ]
     for kind, (outcome, plan) in outcomes.items():
         beside = (PAPER, OF_PAPER) if kind in LIKE_PAPER else ({}, "")
@@ -104,6 +117,7 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], about: Mapping[str, A
     return page("Something new for a converged ResNet-20 of CIFAR-10", about, *text)
 
 
-_METHODS = [*(method for kind in KINDS.values() for method in methods_for(kind)), *ablations()]
+_METHODS = [method for kind in KINDS.values() for method in methods_for(kind)]
+_METHODS += [each.method for kind in KINDS for each in ablations(kind)]
 EXPERIMENT = experiment("vision", run, KINDS, _METHODS, seeds=(3, 2))
 """A whole fine-tuning of a converged model: the new task at its end, and what is left of the old one."""

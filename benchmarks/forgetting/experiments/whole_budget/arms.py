@@ -1,8 +1,8 @@
 """The methods, each with a rate that falls along a cosine to 0 at the end of the run."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -18,9 +18,9 @@ from profit_optax.compare.methods.head_first import in_head
 # The part of a run that PROFIT and the one line begin with, in which the main optimizer is alone.
 WARMUP = 0.1
 MOMENTUM = 0.9
-# Of what SGD needs, to what Adam needs.
+# SGD's rate over Adam's.
 SGD_FACTOR = 30.0
-# Of what a new head alone needs, to what a whole network does whose weights are good already.
+# The rate of a new head alone over that of a whole network, whose weights are good already.
 HEAD_FACTOR = 10.0
 PULL = 0.1
 HALFWAY = 0.5
@@ -28,6 +28,20 @@ HALFWAY = 0.5
 SYNC_PERIOD, SLOW_STEP_SIZE = 5, 0.5
 # Which leaves are trained, as a prefix of the parameters.
 Part = Callable[[chex.ArrayTree], Any]
+
+
+class Ablation(NamedTuple):
+    """A method for which nothing is tuned.
+
+    Attributes:
+      method: it.
+      of: the method whose rate it takes.
+      share: of that rate.
+    """
+
+    method: Method
+    of: Method
+    share: float = 1.0
 
 
 def adamw() -> Method:
@@ -38,6 +52,21 @@ def adamw() -> Method:
 def adamw_more(gradients: int) -> Method:
     """AdamW on the mean of as many gradients as a step of PROFIT takes."""
     return dataclasses.replace(adamw(), name=f"AdamW x{gradients}", gradients=gradients)
+
+
+def adamw_slower(part: Part | None = None) -> Ablation:
+    """AdamW at a third of its best rate: what is kept of the old task by learning less, and by nothing else."""
+    baseline = adamw() if part is None else on_part(adamw(), part)
+    return Ablation(dataclasses.replace(baseline, name="AdamW, a third of the rate"), baseline, 1 / 3)
+
+
+def changed_profit(ratio: float, n_refs: Sequence[int] = (), ratios: Sequence[float] = ()) -> list[Ablation]:
+    """PROFIT at its rate with other n_ref, with other ratios, and without its warm-up."""
+    ours = profit(1, ratio)
+    changed = {f"n_ref {n_ref}": profit(n_ref, ratio) for n_ref in n_refs}
+    changed |= {f"ratio {other:g}": profit(1, other) for other in ratios}
+    changed["no warm-up"] = profit(1, ratio, warmup=0.0)
+    return [Ablation(dataclasses.replace(method, name=f"PROFIT, {what}"), ours) for what, method in changed.items()]
 
 
 def usual(fresh_head: bool, ratio: float, part: Part | None = None) -> list[Method]:
@@ -76,15 +105,14 @@ def profit(n_ref: int, ratio: float, warmup: float = WARMUP, part: Part | None =
 
         return profit_closure(optax.adamw(main), optax.sgd(reference), n_ref, mask=part)
 
-    name = "PROFIT" if warmup else "PROFIT, no warm-up"
-    return Method(name, optimizer, gradients=n_ref + 1, closure=True)
+    return Method("PROFIT", optimizer, gradients=n_ref + 1, closure=True)
 
 
-def one_line(warmup: float = WARMUP) -> Method:
+def one_line() -> Method:
     """`orthogonalize_to_previous` before AdamW, after the same warm-up: this project's own."""
 
     def optimizer(setting: Setting) -> Any:
-        warmup_steps = round(warmup * setting.steps)
+        warmup_steps = round(WARMUP * setting.steps)
         return optax.chain(orthogonalize_to_previous(warmup_steps=warmup_steps), optax.adamw(cosine(setting)))
 
     return Method("one line", optimizer)

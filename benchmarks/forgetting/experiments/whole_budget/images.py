@@ -27,12 +27,12 @@ def section(
       title: of the task.
       outcome: what was measured.
       plan: what was asked for.
-      like: whose ratio PROFIT has.
+      like: whose ratio that is, as a phrase behind it.
       paper: the paper's figures, by method.
       of_paper: what these are, as a sentence.
     """
     sizes, epochs = plan.size.task, plan.size.gradients * plan.size.task.batch / plan.size.task.examples
-    batches = f"{sizes.batch} of {sizes.examples:,} training images, {epochs:.1f} epochs"
+    batches = f"batches of {sizes.batch} out of {sizes.examples:,} training images, {epochs:.1f} epochs"
     explained = f"{protocol(plan, batches, RATIO, like=like)} Accuracies are of {sizes.test:,} test images a task."
     return [
         f"## {title[0].upper()}{title[1:]}",

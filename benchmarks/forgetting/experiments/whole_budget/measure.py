@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -12,11 +13,17 @@ import typer
 from benchmarks.commands import parse_rates
 from benchmarks.forgetting.command import Experiment, Job, count_option
 from benchmarks.forgetting.experiments.whole_budget import arms
+from benchmarks.forgetting.experiments.whole_budget.arms import Ablation
 from profit_optax import compare
 from profit_optax.compare import Comparison, Method
 from profit_optax.compare.errors import CompareError, NotFiniteError
 from profit_optax.compare.files import load
 from profit_optax.compare.store import write_json
+
+try:
+    import resource
+except ImportError:  # Windows.
+    resource = None  # type: ignore[assignment]
 
 # No run that is reported has it.
 TUNING_SEED = 100
@@ -53,7 +60,7 @@ class Plan(NamedTuple):
       steps_of: the method of several gradients a step whose steps these are.
       size: rates that each is tuned over, times its own factor; the budget; how often a run is scored.
       seeds: those that are reported.
-      ablations: methods that take the whole budget at the rate of `steps_of`, for which nothing else is tuned.
+      ablations: methods that take the whole budget at another one's rate.
     """
 
     methods: Sequence[Method]
@@ -61,7 +68,7 @@ class Plan(NamedTuple):
     steps_of: Method
     size: Size
     seeds: tuple[int, ...]
-    ablations: Sequence[Method] = ()
+    ablations: Sequence[Ablation] = ()
 
     @classmethod
     def of(
@@ -70,14 +77,14 @@ class Plan(NamedTuple):
         size: Size,
         methods: Sequence[Method],
         fewer: Sequence[str],
-        ablations: Sequence[Method] = (),
+        ablations: Sequence[Ablation],
     ) -> "Plan":
         """Those of a task's methods and ablations that were asked for; `fewer` also run for as many steps as PROFIT."""
-        by_name, changed = ({method.name: method for method in each} for each in (methods, ablations))
+        by_name = {method.name: method for method in methods}
         chosen = list(job.chosen(by_name).values())
         also = [method for method in chosen if method.name in fewer]
-        changed = {name: method for name, method in changed.items() if name in job.methods}
-        return cls(chosen, also, by_name["PROFIT"], size, tuple(range(job.seeds)), list(changed.values()))
+        changed = [ablation for ablation in ablations if ablation.method.name in job.methods]
+        return cls(chosen, also, by_name["PROFIT"], size, tuple(range(job.seeds)), changed)
 
     @property
     def fewer_gradients(self) -> int:
@@ -166,9 +173,17 @@ def run_tasks(
     for name in job.tasks:
         tuning_task, task, plan = made(name)
         outcomes[name] = measure(tuning_task, task, plan, job.output / name), plan
-        text = page(outcomes, job.about())
+        text = page(outcomes, job.about(peak_gib=_peak_gib()))
         job.write(text)
     job.show(text)
+
+
+def _peak_gib() -> float | None:
+    """The most memory that this process had until now, in GiB; None where the system does not say."""
+    if resource is None:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
 
 
 def measure(tuning_task: compare.Task, task: compare.Task, plan: Plan, output: Path) -> Outcome:
@@ -194,16 +209,17 @@ def _at_best(
     gradients: int,
     plan: Plan,
     output: Path,
-    ablations: Sequence[Method] = (),
+    ablations: Sequence[Ablation] = (),
 ) -> tuple[Comparison, dict[str, Finals]]:
-    of_ablations = [plan.steps_of] if ablations and plan.steps_of not in methods else []
-    tuned = [*(method for method in methods if not method.points), *of_ablations]
-    tried = _tuned(tuning_task, tuned, plan.size.rates, gradients, output / "tuning")
+    tuned = {method.name: method for method in methods if not method.points}
+    for each in ablations:
+        tuned.setdefault(each.of.name, each.of)
+    tried = _tuned(tuning_task, list(tuned.values()), plan.size.rates, gradients, output / "tuning")
     # A comparison has its rates for all methods: here it has the rate 1, and each method its own as a factor.
     at_best = [
         method if method.points else dataclasses.replace(method, rate_factor=best(tried[method.name]))
         for method in methods
-    ] + [dataclasses.replace(method, rate_factor=best(tried[plan.steps_of.name])) for method in ablations]
+    ] + [dataclasses.replace(each.method, rate_factor=each.share * best(tried[each.of.name])) for each in ablations]
     return _compared(task, at_best, [1.0], gradients, plan.seeds, plan.size.evaluations, output / "reported"), tried
 
 

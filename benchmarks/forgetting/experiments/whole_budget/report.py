@@ -44,21 +44,21 @@ def protocol(plan: Plan, batches: str, ratio: float, n_ref: int = 1, like: str =
 
     Args:
       plan: what is run.
-      batches: what a gradient is of.
+      batches: what one gradient is computed on.
       ratio: PROFIT's main rate over its reference rate.
       n_ref: its reference steps.
-      like: whose these two are.
+      like: whose n_ref and ratio these are, as a phrase behind the ratio.
     """
     text = f"A run takes {plan.size.gradients:,} gradients on {batches}, at a rate that falls along a cosine to 0."
     names = [method.name for method in plan.methods]
     warmup = f"a warm-up of {arms.WARMUP:.0%} of AdamW alone"
     if "PROFIT" in names:
         text += (
-            f" PROFIT has n_ref {n_ref}, λ_main/λ_ref = {ratio:,g}{like} and {warmup}, in which a step takes as many"
-            " gradients, of which AdamW uses the last."
+            f" PROFIT has n_ref {n_ref}, λ_main/λ_ref = {ratio:,g}{like} and {warmup}, whose steps also take"
+            f" {n_ref + 1} gradients, of which AdamW uses only the last."
         )
     if "one line" in names:
-        text += f" *one line* is `orthogonalize_to_previous` before AdamW after {warmup}, which is ours."
+        text += f" *one line*, which is ours, is `orthogonalize_to_previous` before AdamW, after {warmup}."
     return text + (
         f" Means over {len(plan.seeds)} seeds ± half of the 95 % Student-t interval; differences are paired by seed."
     )
@@ -87,19 +87,34 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
             _table(outcome.fewer, scores, {}, beside),
         ]
     if plan.size.evaluations > 1:
-        text += ["### Old at equal new", _block(outcome.whole.table()), *_where_it_ends(outcome.whole, plan)]
+        text += ["### Old at equal new", _read_off(outcome.whole), _block(outcome.whole.table())]
+        text += _where_it_ends(outcome.whole, plan)
     text += ["### Tuning: one seed", _tuning(outcome.tried, scores), _picked(outcome, plan)]
     return "\n\n".join(text)
 
 
 def _where_it_ends(comparison: Comparison, plan: Plan) -> list[str]:
-    """The same where PROFIT ends on the seed that it learns least on: levels of the baseline's may be beyond it."""
+    """The same at the score that PROFIT ends with: levels of the baseline's may be beyond it."""
     name = plan.steps_of.name
     ends = [float(curve.new[:, -1].min()) for curve in comparison.curves if curve.method == name]
     if not ends or ends[0] <= comparison.about["start"]["new"]:
         return []
     rows = level_rows(comparison.curves, ends[0], comparison.baseline)
-    return [f"And where {name} ends:", _block(as_text(table(rows, ends, comparison.baseline)))]
+    explained = f"And at the new score with which {name} ends, on the seed on which it learns least:"
+    return [explained, _block(as_text(table(rows, ends, comparison.baseline)))]
+
+
+def _read_off(comparison: Comparison) -> str:
+    """How fine the curves are that scores at equal new stand on, and what a sign means there."""
+    baseline = next(curve for curve in comparison.curves if curve.method == comparison.baseline)
+    *before, last = (f"{count:,}" for count in baseline.gradients[1:])
+    text = (
+        "Each method where it first gets there, on straight lines between scores: those of one gradient a step are"
+        f" taken after {', '.join(before)} and {last} gradients. Higher is better, and so errors have a minus."
+    )
+    if any(curve.along != "steps" for curve in comparison.curves):
+        text += " WiSE-FT lies on the straight line between the scores of its two ends, which alone were scored."
+    return text
 
 
 def _block(text: str) -> str:
@@ -189,6 +204,7 @@ def _picked(outcome: Outcome, plan: Plan) -> str:
     if lower:
         parts = " and then ".join(f"{part:g}" for part in LOWER)
         text += f" Where none was finite, {parts} of the lowest rate was tried."
-    if plan.ablations:
-        text += f" At the rate of {plan.steps_of.name}: {'; '.join(each.name for each in plan.ablations)}."
+    at_same = [each for each in plan.ablations if each.share == 1]
+    for name in dict.fromkeys(each.of.name for each in at_same):
+        text += f" At the rate of {name}: {'; '.join(each.method.name for each in at_same if each.of.name == name)}."
     return text + (f" At an edge of what was tried: {', '.join(edges)}." if edges else "")

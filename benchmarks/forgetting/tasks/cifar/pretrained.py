@@ -1,7 +1,11 @@
 """Converged networks of CIFAR-10 with public weights: the residual networks for small images of He et al. (2016).
 
 Weights are those of the public repository akamaster/pytorch_resnet_cifar10 (BSD licence), as NumPy's archive of the
-arrays of their state dictionary under the same names: `numpy.savez(path, **arrays)`, convolutions [out, in, h, w].
+arrays of their state dictionary, convolutions [out, in, h, w]. In PyTorch:
+
+    state = torch.load("resnet20-12fca82f.th", map_location="cpu")["state_dict"]
+    numpy.savez("resnet20.npz", **{name: array.numpy() for name, array in state.items()})
+
 Normalisations keep the running statistics that the weights come with; their scales and biases are trained. On a CPU
 the gradients must be outside of loops and branches of a program, in which XLA's convolutions are many times slower.
 """
@@ -39,7 +43,8 @@ def load(path: Path) -> Pretrained:
     Raises:
       ArraysError: if there is no such file, or something is missing in it.
     """
-    arrays = {name: jnp.asarray(array) for name, array in load_arrays(path).items()}
+    # They were saved on several GPUs, which puts that before each name.
+    arrays = {name.removeprefix("module."): jnp.asarray(array) for name, array in load_arrays(path).items()}
     try:
         return _named(arrays)
     except KeyError as error:

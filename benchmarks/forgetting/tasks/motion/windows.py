@@ -2,6 +2,7 @@
 
 A file is NumPy's archive of float32 arrays [n, 20, 2] under the names in `SOURCES`: 8 past and 12 future positions in
 metres, 0.4 s apart, in the order in which they were recorded, the 8th at the origin and the past heading along +x.
+Windows that move less than 0.5 m in the past are left out, and neighbours share half of their positions or more.
 The sources are the Stanford Drone Dataset (SDD; CC BY-NC-SA 3.0), the VRU trajectory data set, ETH and UCY.
 """
 
