@@ -42,6 +42,15 @@ def test_intervals_are_those_of_the_results(path):
         assert figure in ALL_RESULTS, figure
 
 
+def test_intervals_of_the_results_are_those_of_the_pages_that_it_links():
+    linked = "\n".join(path.read_text(encoding="utf-8") for path in RESULTS.glob("*.md"))
+    text = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    # The demo's are in a file of numbers, see below.
+    text = re.sub(r"^## Handwritten digits: PROFIT beside AdamW.*?(?=^## )", "", text, flags=re.DOTALL | re.MULTILINE)
+    for figure in set(re.findall(r"[\d.]+ ± [\d.]*\d", text)):
+        assert re.search(rf"(?<![\d.]){re.escape(figure)}(?![\d.]*\d)", linked), figure
+
+
 def demo_cell(found, words=""):
     if found["reached"] < found["seeds"]:
         return f"not reached by {found['seeds'] - found['reached']} of {found['seeds']} seeds"
