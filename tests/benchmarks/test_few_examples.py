@@ -139,6 +139,7 @@ def test_the_command_reports_both_scores_and_goes_on_where_it_was(tmp_path, monk
     assert result.exit_code == 0, result.output
     text = (tmp_path / "vision.md").read_text(encoding="utf-8")
     assert "out of 2e-3 (" in text
+    assert re.search(r"already; \d+\.\d GiB at the peak; python", text)
     # Whose head is of zeros says the first class of all.
     assert f"right on {np.mean(TEN.test.labels == 0):.2%} of CIFAR-10's {len(TEN.test.labels)} test images" in text
     methods = ["AdamW", "AdamW x2", "PROFIT", "one line", "SGD", "Lookahead", "L2-SP 0.1", "WiSE-FT 0.5 of AdamW"]

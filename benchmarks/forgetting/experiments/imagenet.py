@@ -70,5 +70,5 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], side: int, about: Map
 
 METHODS = arms.usual(True, RATIO)
 ABLATIONS = [arms.adamw_slower(), *arms.changed_profit(RATIO)]
-EXPERIMENT = experiment("imagenet", run, KINDS, [*METHODS, *(each.method for each in ABLATIONS)], seeds=(3, 2))
+EXPERIMENT = experiment("imagenet", run, KINDS, METHODS, ABLATIONS, seeds=(3, 2))
 """A whole fine-tuning of a network of ImageNet: the new task at its end, and what is left of the old one."""

@@ -84,4 +84,4 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], names: Sequence[str],
     return page("A language model that learns one kind of text", about, *text)
 
 
-EXPERIMENT = experiment("language", run, TASKS, [*METHODS, *(each.method for each in ABLATIONS)], seeds=(3, 2))
+EXPERIMENT = experiment("language", run, TASKS, METHODS, ABLATIONS, seeds=(3, 2))

@@ -111,4 +111,4 @@ METHODS = [
 ]
 
 ABLATIONS = [arms.adamw_slower()]
-EXPERIMENT = experiment("motion", run, DIRECTIONS, [*METHODS, *(each.method for each in ABLATIONS)], seeds=(5, 2))
+EXPERIMENT = experiment("motion", run, DIRECTIONS, METHODS, ABLATIONS, seeds=(5, 2))

@@ -4,8 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-import jax
-import numpy as np
 import typer
 
 from benchmarks.forgetting.command import Job
@@ -23,9 +21,16 @@ from benchmarks.forgetting.experiments.whole_budget.measure import (
     run_tasks,
 )
 from benchmarks.forgetting.report import page
-from benchmarks.forgetting.tasks.cifar.archives import Images, cifar10, cifar100
-from benchmarks.forgetting.tasks.cifar.few_examples import KINDS, Kind, Sizes, few_examples, head_and_adapters
-from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, load, logits
+from benchmarks.forgetting.tasks.cifar.archives import cifar10, cifar100
+from benchmarks.forgetting.tasks.cifar.few_examples import (
+    KINDS,
+    Kind,
+    Sizes,
+    accuracy_of,
+    few_examples,
+    head_and_adapters,
+)
+from benchmarks.forgetting.tasks.cifar.pretrained import load, logits
 from profit_optax import compare
 
 # The paper's ResNet-18 from CIFAR-10 to all of CIFAR-100 (Tables 2, 8 and 9), by what it is called there and here.
@@ -70,7 +75,8 @@ def run(
     What is done already is not done again: for that, remove the output folder.
     """
     network, ten, hundred = load(weights), cifar10(data), cifar100(data)
-    right = accuracy(network, ten.test)
+    # Of the network as it was loaded, which tells whether the weights are right.
+    right = accuracy_of(lambda params, images: logits(params, network.statistics, images))(network.params, ten.test)
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
         size = SIZES.get(kind, (FULL, QUICK))[job.quick].of(gradients, rates)
@@ -79,13 +85,6 @@ def run(
         return tuning_task, task, Plan.of(job, size, methods, ["AdamW", "one line"], others)
 
     run_tasks(job, made, lambda outcomes, about: markdown(outcomes, right, len(ten.test.labels), about))
-
-
-def accuracy(network: Pretrained, images: Images, chunk: int = 500) -> float:
-    """Of the network as it was loaded, which tells whether the weights are right."""
-    outputs = jax.jit(logits)
-    parts = [outputs(*network, images.pixels[i : i + chunk]) for i in range(0, len(images.labels), chunk)]
-    return float(np.mean(np.argmax(np.concatenate(parts), axis=-1) == images.labels))
 
 
 def methods_for(kind: Kind) -> list[compare.Method]:
@@ -118,6 +117,6 @@ def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], right: float, images:
 
 
 _METHODS = [method for kind in KINDS.values() for method in methods_for(kind)]
-_METHODS += [each.method for kind in KINDS for each in ablations(kind)]
-EXPERIMENT = experiment("vision", run, KINDS, _METHODS, seeds=(3, 2))
+_ABLATIONS = [each for kind in KINDS for each in ablations(kind)]
+EXPERIMENT = experiment("vision", run, KINDS, _METHODS, _ABLATIONS, seeds=(3, 2))
 """A whole fine-tuning of a converged model: the new task at its end, and what is left of the old one."""

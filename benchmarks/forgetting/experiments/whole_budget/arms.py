@@ -56,7 +56,7 @@ def adamw_more(gradients: int) -> Method:
 
 def adamw_slower(part: Part | None = None) -> Ablation:
     """AdamW at a third of its best rate: what is kept of the old task by learning less, and by nothing else."""
-    baseline = adamw() if part is None else on_part(adamw(), part)
+    baseline = on_part(adamw(), part)
     return Ablation(dataclasses.replace(baseline, name="AdamW, a third of the rate"), baseline, 1 / 3)
 
 
@@ -78,8 +78,9 @@ def usual(fresh_head: bool, ratio: float, part: Part | None = None) -> list[Meth
       part: what is trained; None for everything.
     """
     ours = profit(1, ratio, part=part)
-    plain = [adamw(), adamw_more(ours.gradients), one_line(), sgd()]
-    baseline, more, line, descent = plain if part is None else [on_part(method, part) for method in plain]
+    baseline, more, line, descent = (
+        on_part(method, part) for method in (adamw(), adamw_more(ours.gradients), one_line(), sgd())
+    )
     methods = [baseline, more, ours, line, descent, lookahead(part), l2_sp(fresh_head, part), halfway()]
     return methods + [head_only(HEAD_FACTOR)] * fresh_head
 
@@ -145,8 +146,8 @@ def head_only(rate_factor: float = 1.0) -> Method:
     return Method("head only", optimizer, needs=("head",), rate_factor=rate_factor)
 
 
-def on_part(method: Method, part: Part) -> Method:
-    """A method of gradients alone, which `profit` is not, on a part of the parameters; nothing else moves."""
+def on_part(method: Method, part: Part | None) -> Method:
+    """A method of gradients alone, which `profit` is not, on a part of the parameters; None for all of them."""
     return dataclasses.replace(method, optimizer=lambda setting: _of_part(method.optimizer(setting), part))
 
 

@@ -138,10 +138,15 @@ def method_of(name: str) -> Method:
 
 
 def experiment(
-    name: str, run: Callable[..., None], tasks: Mapping[str, Any], methods: Iterable[Method], seeds: tuple[int, int]
+    name: str,
+    run: Callable[..., None],
+    tasks: Mapping[str, Any],
+    methods: Iterable[Method],
+    ablations: Iterable[Ablation],
+    seeds: tuple[int, int],
 ) -> Experiment:
     """An experiment of this kind, whose baseline is AdamW."""
-    named = {method.name: method for method in methods}
+    named = {method.name: method for method in (*methods, *(each.method for each in ablations))}
     most, baseline = TUNING_SEED, arms.adamw().name
     return Experiment(name, run, tasks, named, baseline, seeds, together=True, method_of=method_of, most_seeds=most)
 

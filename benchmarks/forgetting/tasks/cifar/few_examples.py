@@ -1,6 +1,5 @@
 """A converged network of CIFAR-10 that is to learn something new, from a thousand examples as in VTAB-1K, or more."""
 
-import functools
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -160,17 +159,10 @@ def from_few(
         images, labels = batch
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(outputs(params, images), labels))
 
-    @functools.partial(jax.jit, static_argnums=0)
-    def right(outputs: Outputs, params: chex.ArrayTree, images: Images) -> jax.Array:
-        return jnp.sum(jnp.argmax(outputs(params, images.pixels), axis=-1) == images.labels)
-
-    def accuracy(outputs: Outputs, params: chex.ArrayTree, images: Images) -> float:
-        count = len(images.labels)
-        parts = [Images(*(array[i : i + chunk] for array in images)) for i in range(0, count, chunk)]
-        return sum(int(right(outputs, params, part)) for part in parts) / count
+    old_accuracy, new_accuracy = accuracy_of(old_outputs, chunk), accuracy_of(outputs, chunk)
 
     def evaluate(params: chex.ArrayTree) -> dict[str, float]:
-        return {"old": accuracy(old_outputs, params, old), "new": accuracy(outputs, params, scored)}
+        return {"old": old_accuracy(params, old), "new": new_accuracy(params, scored)}
 
     return compare.Task(
         params,
@@ -180,6 +172,21 @@ def from_few(
         head={"backbone": False, "head": True} if fresh_head else None,
         name=name,
     )
+
+
+def accuracy_of(outputs: Outputs, chunk: int = 500) -> Callable[[chex.ArrayTree, Images], float]:
+    """The share of images that outputs are right on, as a function of parameters and images, `chunk` at once."""
+
+    @jax.jit
+    def right(params: chex.ArrayTree, images: Images) -> jax.Array:
+        return jnp.sum(jnp.argmax(outputs(params, images.pixels), axis=-1) == images.labels)
+
+    def accuracy(params: chex.ArrayTree, images: Images) -> float:
+        count = len(images.labels)
+        parts = [Images(*(array[i : i + chunk] for array in images)) for i in range(0, count, chunk)]
+        return sum(int(right(params, part)) for part in parts) / count
+
+    return accuracy
 
 
 def head_and_adapters(params: chex.ArrayTree) -> Any:
