@@ -91,7 +91,7 @@ OLD, NEW = (windows(np.random.default_rng(seed).integers(0, 11, 700), SIZES.leng
 
 
 def task(tuning=False, full=False):
-    return language("a text", model(), OLD, NEW, SIZES, tuning, full), NEW
+    return language("a text", model(), {"a kind": OLD}, NEW, SIZES, tuning, full), NEW
 
 
 @pytest.mark.parametrize("change", [lambda adapters: adapters, moved])

@@ -19,13 +19,12 @@ from benchmarks.forgetting.experiments.whole_budget.measure import (
 )
 from benchmarks.forgetting.experiments.whole_budget.report import Score, protocol, tables
 from benchmarks.forgetting.report import page
-from benchmarks.forgetting.tasks.language.task import Sizes, language, read, windows
+from benchmarks.forgetting.tasks.language.task import Sizes, TextError, language, read, score_of, windows
 from benchmarks.forgetting.tasks.language.weights import load, packaged
 from profit_optax import compare
 
 RATIO = 10_000.0
 LIKE = " as for the paper's language model"
-SCORES = tuple(Score(f"{who} perplexity", who, scale=-1, places=2) for who in ("new", "old"))
 
 FULL = Size(Sizes(), (1e-3, 3e-3, 1e-2), gradients=40, evaluations=4)
 # What is trained: adapters, or the model's own weights, which want lower rates.
@@ -51,35 +50,43 @@ def run(
     What is done already is not done again: for that, remove the output folder.
     """
     model = load(weights or packaged())
-    tokens = [model.tokenizer.encode(read(paths)).ids for paths in (old, new)]
-    names = [", ".join(path.name for path in paths) for paths in (new, old)]
+    learnt, kept = ", ".join(path.name for path in new), [path.name for path in old]
+    if len(set(kept)) < len(kept):
+        raise TextError(f"--old must be files of different names, got {', '.join(kept)}.")
+    tokens = [model.tokenizer.encode(read(paths)).ids for paths in (new, *([path] for path in old))]
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:
         size = (QUICK if job.quick else TASKS[kind]).of(gradients, rates)
-        before, after = (windows(each, size.task.length) for each in tokens)
+        after, *before = (windows(each, size.task.length) for each in tokens)
+        texts = dict(zip(kept, before, strict=True))
         tuning_task, task = (
-            language(names[0], model, before, after, size.task, tuning, kind == "full") for tuning in (True, False)
+            language(learnt, model, texts, after, size.task, tuning, kind == "full") for tuning in (True, False)
         )
         return tuning_task, task, Plan.of(job, size, METHODS, ["AdamW"], ABLATIONS)
 
-    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, names, about))
+    run_tasks(job, made, lambda outcomes, about: markdown(outcomes, learnt, kept, about))
 
 
-def markdown(outcomes: Mapping[str, tuple[Outcome, Plan]], names: Sequence[str], about: Mapping[str, Any]) -> str:
+def markdown(
+    outcomes: Mapping[str, tuple[Outcome, Plan]], learnt: str, kept: Sequence[str], about: Mapping[str, Any]
+) -> str:
     """The report."""
+    scores = {"new": "new", "old": "old"} | ({score_of(name): name for name in kept} if len(kept) > 1 else {})
+    columns = [Score(f"{title} perplexity", name, scale=-1, places=2) for name, title in scores.items()]
+    together = " together" if len(kept) > 1 else ""
     text = [
-        f"New: {names[0]}; old: {names[1]}. Perplexities are of parts of the texts behind those that are trained on;"
-        " less is better. Seeds differ in the order of the windows alone."
+        f"New: {learnt}; old: {', '.join(kept)}. Perplexities are of parts of the texts behind those that are trained"
+        " on; less is better. Seeds differ in the order of the windows alone."
     ]
     for kind, (outcome, plan) in outcomes.items():
         sizes = plan.size.task
         what = "All weights" if kind == "full" else f"Adapters of rank {sizes.rank} on queries and values alone"
         batches = f"{sizes.batch} windows of {sizes.length} tokens"
         text += [
-            f"## {names[0]}, {kind}",
-            f"{what} are trained. {protocol(plan, batches, RATIO, like=LIKE)} Scored are at most {sizes.scored} windows"
-            " of each kind.",
-            tables(outcome, plan, SCORES, {}),
+            f"## {learnt}, {kind}",
+            f"{what} are trained. {protocol(plan, batches, RATIO, like=LIKE)} Scored are {sizes.scored} windows of the"
+            f" new text, and about as many of what is old{together}.",
+            tables(outcome, plan, columns, {}),
         ]
     return page("A language model that learns one kind of text", about, *text)
 

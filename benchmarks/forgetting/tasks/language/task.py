@@ -1,6 +1,7 @@
-"""A pretrained language model that learns one kind of text, and what becomes of another kind."""
+"""A pretrained language model that learns one kind of text, and what becomes of other kinds."""
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,7 +32,7 @@ class Sizes(NamedTuple):
     Attributes:
       length: tokens that are predicted in a window.
       batch: windows for one gradient.
-      scored: windows of each kind that are scored.
+      scored: windows of the new text that are scored, and about as many of the old ones together.
       rank: of the adapters.
     """
 
@@ -83,24 +84,35 @@ def windows(tokens: Sequence[int], length: int) -> Parts:
 
 
 def language(
-    name: str, model: LanguageModel, old: Parts, new: Parts, sizes: Sizes, tuning: bool, full: bool = False
+    name: str,
+    model: LanguageModel,
+    old: Mapping[str, Parts],
+    new: Parts,
+    sizes: Sizes,
+    tuning: bool,
+    full: bool = False,
 ) -> compare.Task:
     """The task as a user would bring it to `compare`; scores are perplexities with a minus sign.
+
+    "old" is the perplexity of all old texts together. Where there are several, each has a score of its own beside it,
+    called as `score_of` says.
 
     Args:
       name: what the new text is.
       model: what is fine-tuned.
-      old: of another kind; nothing of it is trained on.
+      old: texts of other kinds by name; nothing of them is trained on.
       new: the new text.
       sizes: how much is read at once.
       tuning: whether scores are on held-out windows in place of those for the report.
       full: whether the model's own weights are trained. Else they stay, are closed over, and adapters are trained.
     """
     shape, params, _ = model
-    scored = {
-        who: spread((part.held_out if tuning else part.test), sizes.scored)
-        for who, part in (("old", old), ("new", new))
-    }
+    per_old = -(-sizes.scored // len(old))
+
+    def some(parts: Parts, count: int) -> np.ndarray:
+        return spread(parts.held_out if tuning else parts.test, count)
+
+    scored = {None: some(new, sizes.scored), **{kind: some(parts, per_old) for kind, parts in old.items()}}
 
     def weights(trained: chex.ArrayTree) -> tuple[chex.ArrayTree, chex.ArrayTree]:
         return (trained, {}) if full else (params, trained)
@@ -113,19 +125,30 @@ def language(
     def of_windows(params: chex.ArrayTree, adapters: chex.ArrayTree, tokens: np.ndarray) -> jax.Array:
         return mean_loss(shape, params, adapters, tokens)
 
-    def perplexity(trained: chex.ArrayTree, tokens: np.ndarray) -> float:
+    def total(trained: chex.ArrayTree, tokens: np.ndarray) -> float:
         parts = [tokens[i : i + _CHUNK] for i in range(0, len(tokens), _CHUNK)]
-        losses = [float(of_windows(*weights(trained), part)) for part in parts]
-        return float(np.exp(np.average(losses, weights=[len(part) for part in parts])))
+        return sum(len(part) * float(of_windows(*weights(trained), part)) for part in parts)
 
     def evaluate(trained: chex.ArrayTree) -> dict[str, float]:
-        return {who: -perplexity(trained, tokens) for who, tokens in scored.items()}
+        totals = {kind: total(trained, tokens) for kind, tokens in scored.items()}
+
+        def score(kinds: Sequence[str | None]) -> float:
+            count = sum(len(scored[kind]) for kind in kinds)
+            return -math.exp(sum(totals[kind] for kind in kinds) / count)
+
+        each = {score_of(kind): score([kind]) for kind in old} if len(old) > 1 else {}
+        return {"old": score(list(old)), "new": score([None]), **each}
 
     def batches(seed: int) -> Iterator[np.ndarray]:
         return stream("batches", new.train, sizes.batch, seed)
 
     trained = params if full else fresh_adapters(shape, sizes.rank, jax.random.key(0))
     return compare.Task(trained, loss, batches, evaluate, name=name)
+
+
+def score_of(kind: str) -> str:
+    """The score's name of one of several old texts."""
+    return f"old: {kind}"
 
 
 def mean_loss(shape: Shape, params: chex.ArrayTree, adapters: chex.ArrayTree, tokens: Any) -> jax.Array:
