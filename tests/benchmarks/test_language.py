@@ -13,7 +13,7 @@ import pytest
 from benchmarks.forgetting.experiments import language as experiment
 from benchmarks.forgetting.tasks.language import weights
 from benchmarks.forgetting.tasks.language.network import Shape, fresh_adapters, logits
-from benchmarks.forgetting.tasks.language.task import Sizes, TextError, language, spread, windows
+from benchmarks.forgetting.tasks.language.task import Sizes, TextError, language, score_of, spread, windows
 from benchmarks.forgetting.tasks.language.weights import LanguageModel
 from tests.benchmarks.commands import invoke
 
@@ -143,6 +143,24 @@ def test_scores_are_perplexities_of_windows_behind_those_that_are_trained_on():
         assert each.evaluate(adapters) == pytest.approx(expected, rel=1e-4)
 
 
+def test_several_old_texts_are_scored_each_and_all_together():
+    other = windows(np.random.default_rng(2).integers(0, 11, 700), SIZES.length)
+    scored = {"a kind": spread(OLD.test, 3), "another": spread(other.test, 3)}
+    made = language("a text", model(), {"a kind": OLD, "another": other}, NEW, SIZES, tuning=False)
+    adapters = moved(made.params)
+    scores = made.evaluate(adapters)
+
+    def perplexity(tokens):
+        outputs = logits(SHAPE, model().params, adapters, tokens[:, :-1])
+        logs = np.take_along_axis(np.asarray(jax.nn.log_softmax(outputs)), tokens[:, 1:, None], axis=-1)
+        return -np.exp(-logs.mean())
+
+    expected = {score_of(kind): perplexity(tokens) for kind, tokens in scored.items()}
+    expected |= {"old": perplexity(np.concatenate(list(scored.values()))), "new": perplexity(spread(NEW.test, 5))}
+    assert scores == pytest.approx(expected, rel=1e-4)
+    assert abs(scores[score_of("a kind")] - scores[score_of("another")]) > 1e-2
+
+
 def test_batches_are_of_the_training_part_in_an_order_of_the_seed():
     made, new = task()
     count = len(new.train) // SIZES.batch
@@ -169,14 +187,21 @@ class Letters:
 
 def test_the_command_reports_perplexities_of_the_methods_that_are_asked_for(tmp_path, monkeypatch):
     monkeypatch.setattr(experiment, "load", lambda path: model()._replace(tokenizer=Letters))
-    for name, text in (("new", "abcd" * 200), ("old", "hgfe" * 200)):
+    for name, text in (("new", "abcd" * 200), ("old", "hgfe" * 200), ("older", "kjih" * 200)):
         (tmp_path / name).write_text(text)
     texts = ("--new", tmp_path / "new", "--old", tmp_path / "old", "--weights", tmp_path / "none")
+    same = invoke("language", *texts, "--old", tmp_path / "old", "--output", tmp_path / "out")
+    assert same.exit_code != 0
+    assert "--old must be files of different names, got old, old" in same.output
+    texts = (*texts, "--old", tmp_path / "older")
     options = ("--quick", "--gradients", 12, "--rates", "2e-3", "--methods", "one line,AdamW")
     result = invoke("language", *texts, *options, "--output", tmp_path / "out")
     assert result.exit_code == 0, result.output
     page = (tmp_path / "out" / "language.md").read_text(encoding="utf-8")
     assert page.count("out of 2e-3, of equals") == 2
+    head = " | minus AdamW | ".join(f"{name} perplexity" for name in ("new", "old", "old: old", "old: older"))
+    assert page.count(f"| {head} |") == 4
+    assert "New: new; old: old, older." in page
     ends = {}
     for kind in ("adapters", "full"):
         _, own = page.split(f"## new, {kind}\n")

@@ -71,8 +71,8 @@ def markdown(
     outcomes: Mapping[str, tuple[Outcome, Plan]], learnt: str, kept: Sequence[str], about: Mapping[str, Any]
 ) -> str:
     """The report."""
-    scores = {"new": "new", "old": "old"} | ({score_of(name): name for name in kept} if len(kept) > 1 else {})
-    columns = [Score(f"{title} perplexity", name, scale=-1, places=2) for name, title in scores.items()]
+    names = ["new", "old", *(map(score_of, kept) if len(kept) > 1 else ())]
+    columns = [Score(f"{name} perplexity", name, scale=-1, places=2) for name in names]
     together = " together" if len(kept) > 1 else ""
     text = [
         f"New: {learnt}; old: {', '.join(kept)}. Perplexities are of parts of the texts behind those that are trained"
@@ -84,8 +84,8 @@ def markdown(
         batches = f"{sizes.batch} windows of {sizes.length} tokens"
         text += [
             f"## {learnt}, {kind}",
-            f"{what} are trained. {protocol(plan, batches, RATIO, like=LIKE)} Scored are {sizes.scored} windows of the"
-            f" new text, and about as many of what is old{together}.",
+            f"{what} are trained. {protocol(plan, batches, RATIO, like=LIKE)} Scored are at most {sizes.scored} windows"
+            f" of the new text, and about as many of what is old{together}.",
             tables(outcome, plan, columns, {}),
         ]
     return page("A language model that learns one kind of text", about, *text)

@@ -112,7 +112,9 @@ def language(
     def some(parts: Parts, count: int) -> np.ndarray:
         return spread(parts.held_out if tuning else parts.test, count)
 
-    scored = {None: some(new, sizes.scored), **{kind: some(parts, per_old) for kind, parts in old.items()}}
+    # The new text is that without a name.
+    scored: dict[str | None, np.ndarray] = {None: some(new, sizes.scored)}
+    scored |= {kind: some(parts, per_old) for kind, parts in old.items()}
 
     def weights(trained: chex.ArrayTree) -> tuple[chex.ArrayTree, chex.ArrayTree]:
         return (trained, {}) if full else (params, trained)
