@@ -34,8 +34,8 @@ help:
 	@echo "make warmup  far-away tasks with and without warm-up (ARGS=--help)"
 	@echo "make cifar   CIFAR-10 to CIFAR-100: make cifar ARGS='--data FOLDER' (ARGS=--help)"
 	@echo "make vision  a pretrained CIFAR-10 network and a thousand new examples: make vision ARGS='--data FOLDER --weights FILE'"
-	@echo "make imagenet  EfficientNet-Lite0 and a thousand new examples: make imagenet ARGS='--data FOLDER'"
-	@echo "make language  SmolLM2-135M and a text: make language ARGS='--new FILE --old FILE' (ARGS=--help)"
+	@echo "make imagenet  EfficientNet-Lite0 and a thousand new examples: make imagenet ARGS='--data FOLDER --task fashion'"
+	@echo "make language  SmolLM2-135M and a text: make language ARGS='--new FILE --old FILE --task adapters' (ARGS=--help)"
 	@echo "make weights-test  tests of the weights that these two load"
 	@echo "make motion  trajectories of one kind of agent, then another: make motion ARGS='--data FILE' (ARGS=--help)"
 	@echo "make rounding  how much of a displacement the paper's line 7 loses to rounding"
@@ -99,7 +99,7 @@ language: $(VENV)/.weights
 	@$(BIN)/python -m benchmarks.forgetting language $(ARGS)
 
 weights-test: $(VENV)/.weights $(VENV)/.dev
-	$(BIN)/python -m pytest -k packaged tests/benchmarks/test_imagenet.py tests/benchmarks/test_language.py $(ARGS)
+	PROFIT_WEIGHTS=1 $(BIN)/python -m pytest -k packaged tests/benchmarks/test_imagenet.py tests/benchmarks/test_language.py $(ARGS)
 
 rounding: $(VENV)/.demo
 	@$(BIN)/python -m benchmarks.rounding

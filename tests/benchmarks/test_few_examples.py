@@ -25,6 +25,7 @@ from benchmarks.forgetting.tasks.cifar.few_examples import (
 from benchmarks.forgetting.tasks.cifar.pretrained import Pretrained, load, logits
 from tests.benchmarks import cifar_toy
 from tests.benchmarks.cifar_toy import HUNDRED, SIZES, TEN
+from tests.benchmarks.parts import assert_moves_nothing_outside
 from tests.benchmarks.public_weights import random_weights
 
 SLOWER = "AdamW, a third of the rate"
@@ -107,6 +108,13 @@ def test_a_new_head_begins_at_zero_and_learns(network, kind, classes):
 def test_adapters_meet_whatever_all_weights_meet():
     names = [[method.name for method in vision.methods_for(KINDS[kind])] for kind in ("adapters", "classes")]
     assert names[0] == names[1]
+
+
+def test_through_adapters_no_method_moves_the_weights_beside_them(network):
+    task = few_examples("adapters", network, TEN, HUNDRED, SIZES)
+    methods = [method for method in vision.methods_for(KINDS["adapters"]) if not method.points]
+    for method in [*methods, *(each.method for each in vision.ablations("adapters"))]:
+        assert_moves_nothing_outside(method, head_and_adapters(task.params), task)
 
 
 def test_adapters_change_nothing_at_first_and_are_all_that_learns_beside_the_head(network):

