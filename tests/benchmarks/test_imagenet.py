@@ -3,7 +3,6 @@
 import gzip
 import importlib.util
 import itertools
-import os
 import re
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from tests.benchmarks.cifar_archives import FortyTwo
 from tests.benchmarks.cifar_toy import HUNDRED, SIZES, TEN
 from tests.benchmarks.commands import invoke
 from tests.benchmarks.imagenet_toy import NETWORK, SIDE, Tensor, random_weights, write
+from tests.benchmarks.packages import needs
 
 
 @pytest.fixture(scope="module")
@@ -260,11 +260,7 @@ PYTORCH = {
 }
 
 
-# With PROFIT_WEIGHTS, as in `make weights-test`, it fails where the package is missing.
-NEEDED = importlib.util.find_spec(weights.PACKAGE) or os.environ.get("PROFIT_WEIGHTS")
-
-
-@pytest.mark.skipif(not NEEDED, reason=f"needs {weights.PACKAGE}")
+@needs(weights.PACKAGE)
 @pytest.mark.parametrize("side", PYTORCH)
 def test_the_packaged_network_says_what_pytorch_says_with_it(side):
     packaged = weights.load(weights.packaged())._replace(side=side)

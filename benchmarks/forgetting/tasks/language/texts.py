@@ -14,11 +14,12 @@ import re
 import struct
 import subprocess
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from benchmarks.forgetting.tasks.language.task import TextError
@@ -40,16 +41,21 @@ def make(folder: Annotated[Path, typer.Argument(help="Where the texts are writte
         for package in sorted(root.glob("*.deb")):
             typer.echo(package.name)
             subprocess.run(["dpkg", "-x", package, root], check=True)
-        manual = (line for page in sorted(root.glob("usr/share/man/de/man1/*.gz")) for line in printed(page))
+        every = [line for page in sorted(root.glob("usr/share/man/de/man1/*.gz")) for line in printed(page)]
+        manual = list(once(every))
         novels = (root / "usr/lib/R/site-library/janeaustenr/data/Rdata.rdb").read_bytes()
         texts = {
-            "german_manual.txt": "".join(f"{line}\n" for line in once(manual)),
+            "german_manual.txt": "".join(f"{line}\n" for line in manual),
             "cookie": (root / "usr/share/games/fortunes/cookie").read_text(encoding="utf-8"),
             "persuasion.txt": "\n".join({lines[0]: lines for lines in strings(novels)}["Persuasion"]),
             "argparse.py": Path(argparse.__file__).read_text(encoding="utf-8"),
         }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
+    typer.echo(
+        "Characters of the manual's last fifth in lines that stand in its first seven tenths:"
+        f" {repeated(every):.0%} of all lines, {repeated(manual):.0%} of those that are kept."
+    )
 
 
 def printed(page: Path) -> list[str]:
@@ -67,6 +73,14 @@ def once(lines: Iterable[str]) -> Iterator[str]:
         if len(line.encode()) <= _SHORT or line not in seen:
             yield line
         seen.add(line)
+
+
+def repeated(lines: Sequence[str]) -> float:
+    """Which part of the last fifth's characters, which are scored, is in lines of the part that is trained on."""
+    ends = np.cumsum([len(line) for line in lines])
+    trained = {line for line, end in zip(lines, ends, strict=True) if end <= 0.7 * ends[-1]}
+    scored = [line for line, end in zip(lines, ends, strict=True) if end > 0.8 * ends[-1]]
+    return sum(len(line) for line in scored if line in trained) / sum(map(len, scored))
 
 
 def strings(database: bytes) -> Iterator[list[str]]:
