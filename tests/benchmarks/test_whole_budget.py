@@ -228,6 +228,36 @@ def test_a_score_that_is_not_finite_is_one_of_a_rate_that_is_too_high(tmp_path):
     assert [np.isfinite(final.new) for final in outcome.tried["AdamW"].values()] == [True, False]
 
 
+def test_a_method_that_is_not_finite_where_it_is_reported_is_left_out_and_said_so(tmp_path, monkeypatch):
+    task, size = make_task(), Size(None, (1e-2,), gradients=20, evaluations=2)
+    # Finite where it is tuned, as a rate may be that one seed picked.
+    wild = compare.Method("wild", lambda setting: optax.sgd(np.inf if setting.task is task else setting.rate))
+    lost = dataclasses.replace(arms.halfway(), points=lambda start, end: [(0.5, optax.tree.full_like(end, np.nan))])
+    few = plan(methods=[arms.adamw(), wild, arms.sgd(), lost], fewer=[arms.adamw(), wild], size=size)
+    outcome = measure(make_task(1.5), task, few, tmp_path)
+    assert [curve.method for curve in outcome.whole.curves] == ["AdamW", "SGD"]
+    assert sorted(outcome.failed) == [("WiSE-FT 0.5 of AdamW", 1e-2), ("wild", 1e-2)]
+    assert outcome.failed_fewer == [("wild", 1e-2)]
+    whole, fewer = tables(outcome, few, SCORES, {"SGD": "as published"}).split("### As many steps")
+    assert re.search(r"^\| wild \| 1e-2 \|  \|  \| not finite on a seed \|  \|  \|$", whole, re.MULTILINE)
+    assert re.search(r"^\| wild \| 1e-2 \|  \|  \| not finite on a seed \|  \|$", fewer, re.MULTILINE)
+    # Nor is it run again.
+    trained, real = [], comparison.train
+    monkeypatch.setattr(comparison, "train", lambda *args, **options: trained.append(args) or real(*args, **options))
+    assert measure(make_task(1.5), task, few, tmp_path).failed == outcome.failed
+    assert not trained
+
+
+def test_without_a_baseline_that_is_finite_there_is_no_report(tmp_path):
+    task = make_task()
+    wild = dataclasses.replace(
+        arms.adamw(), optimizer=lambda setting: optax.sgd(np.inf if setting.task is task else setting.rate)
+    )
+    few = plan(methods=[wild, arms.sgd()], fewer=[], size=Size(None, (1e-2,), gradients=20, evaluations=1))
+    with pytest.raises(compare.CompareError, match=r"not finite with AdamW at rate 0\.01, seed 0"):
+        measure(make_task(1.5), task, few, tmp_path)
+
+
 def test_nothing_is_advised_where_runs_are_scored_at_their_end_alone(tmp_path):
     few = plan(methods=[arms.adamw()], fewer=[], size=Size(None, (1e-2,), gradients=20, evaluations=1))
     measure(make_task(1.5), make_task(), few, tmp_path)

@@ -29,6 +29,7 @@ except ImportError:  # Windows.
 TUNING_SEED = 100
 # Parts of the lowest rate, tried one after the other where a method is not finite at any that is asked for.
 LOWER = (0.1, 0.01)
+_NOT_FINITE_FILE = "not_finite.json"
 
 
 class Size(NamedTuple):
@@ -105,6 +106,8 @@ class Final(NamedTuple):
 
 
 _NOT_FINITE = Final(-np.inf, -np.inf)
+# A method's name and the rate at which a run of it was not finite.
+Failed = tuple[str, float]
 # By rate, in increasing order.
 Finals = dict[float, Final]
 
@@ -117,12 +120,16 @@ class Outcome(NamedTuple):
       fewer: some of them at as many steps as PROFIT takes; None for none.
       tried: what stood at the end in tuning, by method.
       tried_fewer: the same for `fewer`.
+      failed: which methods are not in `whole`, since a run that was to be reported was not finite.
+      failed_fewer: the same for `fewer`.
     """
 
     whole: Comparison
     fewer: Comparison | None
     tried: dict[str, Finals]
     tried_fewer: dict[str, Finals]
+    failed: Sequence[Failed] = ()
+    failed_fewer: Sequence[Failed] = ()
 
 
 def method_of(name: str) -> Method:
@@ -198,13 +205,15 @@ def measure(tuning_task: compare.Task, task: compare.Task, plan: Plan, output: P
     reported. What is left of the old task has no say in it.
     """
     budget = plan.size.gradients
-    whole, tried = _at_best(tuning_task, task, plan.methods, budget, plan, output / "whole", plan.ablations)
+    whole, tried, failed = _at_best(tuning_task, task, plan.methods, budget, plan, output / "whole", plan.ablations)
     if not plan.fewer:
-        return Outcome(whole, None, tried, {})
+        return Outcome(whole, None, tried, {}, failed)
     # Of these the end alone is shown.
     at_end = plan._replace(size=plan.size._replace(evaluations=1))
-    fewer, tried_fewer = _at_best(tuning_task, task, plan.fewer, plan.fewer_gradients, at_end, output / "fewer")
-    return Outcome(whole, fewer, tried, tried_fewer)
+    fewer, tried_fewer, failed_fewer = _at_best(
+        tuning_task, task, plan.fewer, plan.fewer_gradients, at_end, output / "fewer"
+    )
+    return Outcome(whole, fewer, tried, tried_fewer, failed, failed_fewer)
 
 
 def _at_best(
@@ -215,7 +224,7 @@ def _at_best(
     plan: Plan,
     output: Path,
     ablations: Sequence[Ablation] = (),
-) -> tuple[Comparison, dict[str, Finals]]:
+) -> tuple[Comparison, dict[str, Finals], list[Failed]]:
     tuned = {method.name: method for method in methods if not method.points}
     for each in ablations:
         tuned.setdefault(each.of.name, each.of)
@@ -225,7 +234,40 @@ def _at_best(
         method if method.points else dataclasses.replace(method, rate_factor=best(tried[method.name]))
         for method in methods
     ] + [dataclasses.replace(each.method, rate_factor=each.share * best(tried[each.of.name])) for each in ablations]
-    return _compared(task, at_best, [1.0], gradients, plan.seeds, plan.size.evaluations, output / "reported"), tried
+    compared, failed = _reported(task, at_best, gradients, plan, output / "reported")
+    return compared, tried, failed
+
+
+def _reported(
+    task: compare.Task, methods: Sequence[Method], gradients: int, plan: Plan, output: Path
+) -> tuple[Comparison, list[Failed]]:
+    """The methods at their rates, less those with a run that is not finite: one seed's tuning may pick too high."""
+    baseline, failed = methods[0], _failed(output)
+    while True:
+        # What trains nothing has the rate of the baseline, whose end it starts from.
+        left = [
+            method
+            for method in methods
+            if (method.name, (baseline if method.points else method).rate_factor) not in failed
+        ]
+        try:
+            return _compared(task, left, [1.0], gradients, plan.seeds, plan.size.evaluations, output), failed
+        except NotFiniteError as error:
+            # Without the baseline there are no differences.
+            if error.method == baseline.name:
+                raise
+            _add_failed(output, failed, error)
+
+
+def _failed(output: Path) -> list[Failed]:
+    """What is known to be not finite in an output folder."""
+    kept = output / _NOT_FINITE_FILE
+    return [(name, rate) for name, rate in json.loads(kept.read_text())] if kept.exists() else []
+
+
+def _add_failed(output: Path, failed: list[Failed], error: NotFiniteError) -> None:
+    failed.append((error.method, error.rate))
+    write_json(output / _NOT_FINITE_FILE, failed)
 
 
 def _tuned(
@@ -236,16 +278,14 @@ def _tuned(
     A run that is not finite is below all others, and is not tried again. Where a method has no finite run, lower rates
     are tried.
     """
-    kept = output / "not_finite.json"
-    failed = [tuple(each) for each in json.loads(kept.read_text())] if kept.exists() else []
+    failed = _failed(output)
     found: dict[str, Finals] = {method.name: {} for method in methods}
 
     def finite(methods: Sequence[Method], rates: Sequence[float]) -> bool:
         try:
             result = _compared(task, methods, rates, gradients, [TUNING_SEED], 1, output)
         except NotFiniteError as error:
-            failed.append((error.method, error.rate))
-            write_json(kept, failed)
+            _add_failed(output, failed, error)
             return False
         for curve in result.curves:
             found[curve.method][curve.rate] = Final(float(curve.new[0, -1]), float(curve.old[0, -1]))

@@ -10,6 +10,7 @@ from benchmarks.forgetting.experiments.whole_budget import arms
 from benchmarks.forgetting.experiments.whole_budget.measure import (
     LOWER,
     TUNING_SEED,
+    Failed,
     Final,
     Finals,
     Outcome,
@@ -78,13 +79,13 @@ def tables(outcome: Outcome, plan: Plan, scores: Sequence[Score], paper: Mapping
     text = [
         f"Before fine-tuning: {begin}.",
         f"### The whole budget: {plan.size.gradients:,} gradients",
-        _table(outcome.whole, scores, paper),
+        _table(outcome.whole, scores, paper, failed=outcome.failed),
     ]
     if outcome.fewer:
         beside = [curve for curve in outcome.whole.curves if curve.method == plan.steps_of.name]
         text += [
             f"### As many steps as {plan.steps_of.name}: {plan.fewer_gradients:,} gradients",
-            _table(outcome.fewer, scores, {}, beside),
+            _table(outcome.fewer, scores, {}, beside, outcome.failed_fewer),
         ]
     if plan.size.evaluations > 1:
         text += ["### Old at equal new", _read_off(outcome.whole), _block(outcome.whole.table())]
@@ -123,13 +124,20 @@ def _block(text: str) -> str:
 
 
 def _table(
-    comparison: Comparison, scores: Sequence[Score], paper: Mapping[str, str], beside: Sequence[Curve] = ()
+    comparison: Comparison,
+    scores: Sequence[Score],
+    paper: Mapping[str, str],
+    beside: Sequence[Curve] = (),
+    failed: Sequence[Failed] = (),
 ) -> str:
     minus = f"minus {comparison.baseline}"
     titles = [title for score in scores for title in (score.title, minus)]
     head = ["method", "rate", "gradients", "steps", *titles, *(["the paper"] if paper else [])]
     baseline = next(curve for curve in comparison.curves if curve.method == comparison.baseline)
     lines = [_line(curve, baseline, scores, paper) for curve in (*comparison.curves, *beside)]
+    for method, rate in failed:
+        cells = [method, short_rate(rate), "", "", "not finite on a seed"]
+        lines.append([*cells, *[""] * (len(head) - len(cells))])
     return "\n".join(markdown_table([head, *lines]))
 
 
