@@ -245,6 +245,9 @@ def test_a_method_that_is_not_finite_where_it_is_reported_is_left_out_and_said_s
     trained, real = [], comparison.train
     monkeypatch.setattr(comparison, "train", lambda *args, **options: trained.append(args) or real(*args, **options))
     assert measure(make_task(1.5), task, few, tmp_path).failed == outcome.failed
+    # Nor is it named where it is not asked for.
+    fewer = plan(methods=[arms.adamw(), arms.sgd()], fewer=[], size=size)
+    assert measure(make_task(1.5), task, fewer, tmp_path).failed == []
     assert not trained
 
 

@@ -243,15 +243,14 @@ def _reported(
 ) -> tuple[Comparison, list[Failed]]:
     """The methods at their rates, less those with a run that is not finite: one seed's tuning may pick too high."""
     baseline, failed = methods[0], _failed(output)
+    # What trains nothing has the rate of the baseline, whose end it starts from.
+    rates = {method.name: (baseline if method.points else method).rate_factor for method in methods}
     while True:
-        # What trains nothing has the rate of the baseline, whose end it starts from.
-        left = [
-            method
-            for method in methods
-            if (method.name, (baseline if method.points else method).rate_factor) not in failed
-        ]
+        left = [method for method in methods if (method.name, rates[method.name]) not in failed]
         try:
-            return _compared(task, left, [1.0], gradients, plan.seeds, plan.size.evaluations, output), failed
+            compared = _compared(task, left, [1.0], gradients, plan.seeds, plan.size.evaluations, output)
+            # The folder may know more: of other methods, and of other rates.
+            return compared, [run for run in rates.items() if run in failed]
         except NotFiniteError as error:
             # Without the baseline there are no differences.
             if error.method == baseline.name:

@@ -17,7 +17,7 @@ from profit_optax import compare
 from profit_optax.compare.batches import stream
 
 # Parts of a text, in its order: to train on, to tune on, to report on.
-_PARTS = (0.7, 0.1, 0.2)
+PARTS = (0.7, 0.1, 0.2)
 # Windows of a forward pass when scoring.
 _CHUNK = 8
 
@@ -76,7 +76,7 @@ def windows(tokens: Sequence[int], length: int) -> Parts:
     """
     count = len(tokens) // (length + 1)
     whole = np.asarray(tokens[: count * (length + 1)], np.int32).reshape(count, length + 1)
-    ends = np.round(np.cumsum(_PARTS) * count).astype(int)
+    ends = np.round(np.cumsum(PARTS) * count).astype(int)
     parts = Parts(*np.split(whole, ends[:-1]))
     if not all(map(len, parts)):
         raise TextError(f"a text must have at least {10 * (length + 1)} tokens, got {len(tokens)}.")

@@ -22,7 +22,7 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from benchmarks.forgetting.tasks.language.task import TextError
+from benchmarks.forgetting.tasks.language.task import PARTS, TextError
 
 PACKAGES = ("manpages-de", "fortunes", "r-cran-janeaustenr")
 _GROFF = ("groff", "-mandoc", "-Tutf8", "-P-c", "-P-b", "-P-u", "-K", "utf8")
@@ -53,7 +53,7 @@ def make(folder: Annotated[Path, typer.Argument(help="Where the texts are writte
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     typer.echo(
-        "Characters of the manual's last fifth in lines that stand in its first seven tenths:"
+        "Characters of the manual's part that is scored in lines of the part that is trained on:"
         f" {repeated(every):.0%} of all lines, {repeated(manual):.0%} of those that are kept."
     )
 
@@ -76,10 +76,11 @@ def once(lines: Iterable[str]) -> Iterator[str]:
 
 
 def repeated(lines: Sequence[str]) -> float:
-    """Which part of the last fifth's characters, which are scored, is in lines of the part that is trained on."""
+    """Which share of the characters that are scored is in lines that are trained on."""
     ends = np.cumsum([len(line) for line in lines])
-    trained = {line for line, end in zip(lines, ends, strict=True) if end <= 0.7 * ends[-1]}
-    scored = [line for line, end in zip(lines, ends, strict=True) if end > 0.8 * ends[-1]]
+    trained_to, tuned_to, _ = np.round(np.cumsum(PARTS) * ends[-1])
+    trained = {line for line, end in zip(lines, ends, strict=True) if end <= trained_to}
+    scored = [line for line, end in zip(lines, ends, strict=True) if end > tuned_to]
     return sum(len(line) for line in scored if line in trained) / sum(map(len, scored))
 
 
